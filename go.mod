@@ -1,0 +1,3 @@
+module github.com/tradle/cloudpal
+
+go 1.26
