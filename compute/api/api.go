@@ -185,14 +185,14 @@ type Host struct {
 	Accelerator string `json:"accelerator"` // "kvm" or "tcg"
 	Kernel      string `json:"kernel"`      // the guests' kernel release
 	CPUs        int    `json:"cpus"`
-	Memory      int64  `json:"memory"`     // bytes of RAM
-	NapMemory   int64  `json:"napMemory"`  // bytes of RAM that naps take
-	NapLimit    int64  `json:"napLimit"`   // above it, naps spill to disk
-	Running     int    `json:"running"`    // VMs
-	Asleep      int    `json:"asleep"`     // VMs
-	StateDir    string `json:"stateDir"`   // on disk
-	RunDir      string `json:"runDir"`     // in memory
-	AgentRSS    int64  `json:"agentRSS"`   // bytes
+	Memory      int64  `json:"memory"`    // bytes of RAM
+	NapMemory   int64  `json:"napMemory"` // bytes of RAM that naps take
+	NapLimit    int64  `json:"napLimit"`  // above it, naps spill to disk
+	Running     int    `json:"running"`   // VMs
+	Asleep      int    `json:"asleep"`    // VMs
+	StateDir    string `json:"stateDir"`  // on disk
+	RunDir      string `json:"runDir"`    // in memory
+	AgentRSS    int64  `json:"agentRSS"`  // bytes
 }
 
 // An Image is one image in the host's store.

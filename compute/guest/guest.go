@@ -26,8 +26,18 @@ type Config struct {
 	// Mounts are directories of the volume laid over the root: the image's
 	// volumes, which outlive a change of the image.
 	Mounts  []string `json:"mounts,omitempty"`
+	// Volumes are named volumes: block devices of their own, ext4, that
+	// outlive the VM.
+	Volumes []Volume `json:"volumes,omitempty"`
 	Net     Net      `json:"net"`
 	Process Process  `json:"process"`
+}
+
+// A Volume is a block device mounted at a path.
+type Volume struct {
+	Device   string `json:"device"` // "vdd"
+	Path     string `json:"path"`
+	ReadOnly bool   `json:"readOnly,omitempty"`
 }
 
 // Net is the guest's side of its one NIC.
