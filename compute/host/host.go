@@ -1,0 +1,234 @@
+// Package host is one machine's agent: it makes microVMs out of images, lets
+// them sleep and wake, limits and meters them, and outlives its own restarts.
+// It is what `cloudpal host` runs.
+//
+// What it knows is in three places, by how long it must last:
+//
+//   - Config.StateDir, on disk: what a VM is (record), its volume, its usage
+//     records, and naps of depth disk, which are sealed under a key that never
+//     touches the disk.
+//   - Config.RunDir, on a tmpfs that is never swapped out: guest memory, device
+//     states, sockets, logs, and which process is which VM (moment). It
+//     outlives the agent, not the machine.
+//   - The agent's memory: everything else; recover builds it anew.
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/tradle/cloudpal"
+	"github.com/tradle/cloudpal/compute"
+	"github.com/tradle/cloudpal/compute/image"
+	"github.com/tradle/cloudpal/compute/kernel"
+	"github.com/tradle/cloudpal/compute/seal"
+)
+
+// A Config is what a host is made of.
+type Config struct {
+	StateDir string // on disk
+	RunDir   string // on a tmpfs without swap; see MountRunDir
+	Version  string
+
+	Kernel      kernel.Prepared
+	Driver      compute.Driver
+	DriverName  string
+	Accelerator string
+	Images      *image.Store
+	Network     Network
+	Key         *seal.Key // seals naps of depth disk; outlives the agent, not the machine
+	Log         *slog.Logger
+
+	// NapMemory is how many bytes of RAM naps may take before the least
+	// recently used spill to disk; 0 means a quarter of the machine's.
+	NapMemory int64
+	// Armed is how many naps may keep a process waiting for a quicker wake.
+	Armed int
+}
+
+// A NIC is a VM's network device as the Network sees it.
+type NIC struct {
+	MAC   net.HardwareAddr
+	Addrs []netip.Addr // one IPv4, one IPv6
+	Rate  int64        // bytes a second, each way; 0 is no limit
+}
+
+// NetStats are a NIC's counters since it was plugged in, as the guest sees
+// them: In is what it received.
+type NetStats struct{ In, Out int64 }
+
+// A Network carries packets between the host and its VMs, and holds those for
+// VMs that sleep, calling Host.Wake. A NIC is known to it from Add to Remove;
+// in between it has a tap from Plug (or Adopt) to Unplug. All methods may be
+// called from many goroutines, for one VM one at a time.
+type Network interface {
+	// Prefixes are where VMs have their addresses; the first of each is the
+	// host's own.
+	Prefixes() (v4, v6 netip.Prefix)
+	// HostMAC is the host's end of every tap.
+	HostMAC() net.HardwareAddr
+	Add(vm string, nic NIC) error
+	Remove(vm string)
+	// Plug makes the VM's tap; only the control address works over it.
+	Plug(vm string) (tap *os.File, ifname string, err error)
+	// Adopt takes over the tap of a VM that another run of the agent plugged.
+	Adopt(vm string, tap *os.File, ifname string, admitted bool) error
+	// Admit delivers what was held, in order, and lets packets flow.
+	Admit(vm string) error
+	// Hold keeps packets from now on.
+	Hold(vm string) error
+	// Unplug puts what the VM never took back at the head of what is held,
+	// and removes the tap.
+	Unplug(vm string) error
+	Stats(vm string) (NetStats, error)
+	// Sweep removes taps of VMs that are not plugged in.
+	Sweep() error
+	// Publish forwards a port of the host to target until it is closed.
+	Publish(proto string, listen, target netip.AddrPort) (Published, error)
+}
+
+// Published is a forwarded port.
+type Published interface {
+	Addr() netip.AddrPort
+	Close() error
+}
+
+// A Host is the agent. Make it with New.
+type Host struct {
+	cfg   Config
+	log   *slog.Logger
+	ctx   context.Context // ends with Close; the parent of all that works in the background
+	stop  context.CancelFunc
+	tasks sync.WaitGroup
+
+	// turns limits wakes and boots under way to the number of cores: all
+	// together take as long, and the first answer is not delayed by the last.
+	turns chan struct{}
+	// spill wakes the policy.
+	spill chan struct{}
+
+	mu      sync.Mutex
+	vms     map[string]*vm
+	volumes map[string]string // volume to the VM that has it
+}
+
+// New recovers what StateDir and RunDir hold and starts looking after it.
+func New(ctx context.Context, cfg Config) (*Host, error) {
+	h := &Host{
+		cfg:     cfg,
+		log:     cfg.Log,
+		turns:   make(chan struct{}, runtime.NumCPU()),
+		spill:   make(chan struct{}, 1),
+		vms:     map[string]*vm{},
+		volumes: map[string]string{},
+	}
+	h.ctx, h.stop = context.WithCancel(context.WithoutCancel(ctx))
+	if h.cfg.NapMemory == 0 {
+		h.cfg.NapMemory = totalMemory() / 4
+	}
+	for _, dir := range []string{
+		filepath.Join(cfg.StateDir, "vms"), filepath.Join(cfg.StateDir, "volumes"),
+		filepath.Join(cfg.RunDir, "vm"), filepath.Join(cfg.RunDir, "nap"),
+	} {
+		// The VMs' own processes pass through RunDir/vm and nothing else.
+		if err := os.MkdirAll(dir, 0o711); err != nil {
+			return nil, cloudpal.E("open the host's state", "", err)
+		}
+	}
+	if err := h.recover(ctx); err != nil {
+		h.stop()
+		return nil, err
+	}
+	h.tasks.Go(h.keepPolicy)
+	h.tasks.Go(h.keepMeter)
+	return h, nil
+}
+
+// Close lets go of everything and leaves VMs as they are: running ones run on,
+// and the next agent finds them.
+func (h *Host) Close() error {
+	h.stop()
+	h.tasks.Wait()
+	var errs []error
+	for _, v := range h.all() {
+		errs = append(errs, v.release())
+	}
+	return errors.Join(errs...)
+}
+
+// all returns the VMs, by name.
+func (h *Host) all() []*vm {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	all := make([]*vm, 0, len(h.vms))
+	for _, v := range h.vms {
+		all = append(all, v)
+	}
+	slices.SortFunc(all, func(a, b *vm) int { return compareStrings(a.name, b.name) })
+	return all
+}
+
+func (h *Host) find(name string) (*vm, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if v := h.vms[name]; v != nil {
+		return v, nil
+	}
+	return nil, cloudpal.E("vm "+quote(name), cloudpal.NotExist, nil).
+		WithHint("cloudpal vm ps lists the VMs of this host")
+}
+
+// Wake makes the VM that has addr run, for a packet. It returns at once.
+func (h *Host) Wake(addr netip.Addr) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, v := range h.vms {
+		if slices.Contains(v.rec.Addrs, addr) {
+			v.wakeForPacket()
+			return
+		}
+	}
+}
+
+// turn waits for leave to use a core for a boot or wake.
+func (h *Host) turn(ctx context.Context) (done func(), err error) {
+	select {
+	case h.turns <- struct{}{}:
+		return func() { <-h.turns }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// nudge makes the policy look again soon.
+func (h *Host) nudge() {
+	select {
+	case h.spill <- struct{}{}:
+	default:
+	}
+}
+
+func quote(s string) string { return fmt.Sprintf("%.60q", s) }
+
+// totalMemory returns the machine's RAM in bytes.
+func totalMemory() int64 {
+	kb, err := meminfo("MemTotal")
+	if err != nil {
+		return 1 << 30
+	}
+	return kb << 10
+}
+
+// bootTimeout bounds a guest's cold boot, which under software emulation on a
+// busy host can take a while.
+const bootTimeout = 90 * time.Second
