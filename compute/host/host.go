@@ -24,6 +24,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -119,6 +120,7 @@ type Host struct {
 
 	mu      sync.Mutex
 	vms     map[string]*vm
+	byAddr  map[netip.Addr]*vm
 	volumes map[string]string // volume to the VM that has it
 }
 
@@ -130,6 +132,7 @@ func New(ctx context.Context, cfg Config) (*Host, error) {
 		turns:   make(chan struct{}, runtime.NumCPU()),
 		spill:   make(chan struct{}, 1),
 		vms:     map[string]*vm{},
+		byAddr:  map[netip.Addr]*vm{},
 		volumes: map[string]string{},
 	}
 	h.ctx, h.stop = context.WithCancel(context.WithoutCancel(ctx))
@@ -174,7 +177,7 @@ func (h *Host) all() []*vm {
 	for _, v := range h.vms {
 		all = append(all, v)
 	}
-	slices.SortFunc(all, func(a, b *vm) int { return compareStrings(a.name, b.name) })
+	slices.SortFunc(all, func(a, b *vm) int { return strings.Compare(a.name, b.name) })
 	return all
 }
 
@@ -191,12 +194,10 @@ func (h *Host) find(name string) (*vm, error) {
 // Wake makes the VM that has addr run, for a packet. It returns at once.
 func (h *Host) Wake(addr netip.Addr) {
 	h.mu.Lock()
-	defer h.mu.Unlock()
-	for _, v := range h.vms {
-		if slices.Contains(v.rec.Addrs, addr) {
-			v.wakeForPacket()
-			return
-		}
+	v := h.byAddr[addr]
+	h.mu.Unlock()
+	if v != nil {
+		v.wakeForPacket()
 	}
 }
 
