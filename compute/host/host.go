@@ -111,6 +111,7 @@ type Host struct {
 	ctx   context.Context // ends with Close; the parent of all that works in the background
 	stop  context.CancelFunc
 	tasks sync.WaitGroup
+	lock  *os.File
 
 	// turns limits wakes and boots under way to the number of cores: all
 	// together take as long, and the first answer is not delayed by the last.
@@ -148,9 +149,12 @@ func New(ctx context.Context, cfg Config) (*Host, error) {
 			return nil, cloudpal.E("open the host's state", "", err)
 		}
 	}
-	if err := h.recover(ctx); err != nil {
-		h.stop()
+	var err error
+	if h.lock, err = lockState(cfg.StateDir); err != nil {
 		return nil, err
+	}
+	if err := h.recover(ctx); err != nil {
+		return nil, errors.Join(err, h.Close())
 	}
 	h.tasks.Go(h.keepPolicy)
 	h.tasks.Go(h.keepMeter)
@@ -166,7 +170,7 @@ func (h *Host) Close() error {
 	for _, v := range h.all() {
 		errs = append(errs, v.release())
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, h.lock.Close())...)
 }
 
 // all returns the VMs, by name.

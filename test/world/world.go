@@ -1,0 +1,356 @@
+// Package world makes whole worlds for tests and benchmarks: a network
+// namespace of its own, the real programs built from this tree, a host's agent
+// with real VMs. Nothing in it stands in for anything.
+package world
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tradle/cloudpal/compute/api"
+	"github.com/tradle/cloudpal/test/images"
+)
+
+// A World is one host in a network namespace of its own. It is gone, with all
+// its VMs, when the test ends.
+type World struct {
+	TB    testing.TB
+	Dir   string // state and logs
+	Run   string // the agent's run directory
+	API   *api.Client
+	netns string
+	agent *exec.Cmd
+	ended chan struct{}
+	log   *os.File
+	args  []string
+}
+
+// New starts a host. It skips the test where there is no root or no
+// hypervisor, unless CLOUDPAL_MUST_RUN is set: there a skip is a failure.
+func New(tb testing.TB, agentArgs ...string) *World {
+	tb.Helper()
+	Require(tb)
+	w := &World{TB: tb, Dir: tb.TempDir(), args: agentArgs}
+	w.netns = "cp-" + token()
+	w.Run = filepath.Join("/run", w.netns)
+	w.must(exec.Command("ip", "netns", "add", w.netns).Run())
+	tb.Cleanup(w.end)
+	w.must(w.command("ip", "link", "set", "lo", "up").Run())
+	w.StartAgent()
+	return w
+}
+
+// Require skips a test that this machine cannot run.
+func Require(tb testing.TB) {
+	tb.Helper()
+	reason := ""
+	switch {
+	case os.Getuid() != 0:
+		reason = "needs root: it makes network namespaces, taps and cgroups"
+	case !exists("/dev/net/tun"):
+		reason = "needs /dev/net/tun"
+	}
+	if _, err := exec.LookPath("qemu-system-x86_64"); err != nil {
+		reason = "needs qemu-system-x86_64: run make setup"
+	}
+	if reason == "" {
+		return
+	}
+	if os.Getenv("CLOUDPAL_MUST_RUN") != "" {
+		tb.Fatal("must not be skipped here, but it " + reason)
+	}
+	tb.Skip(reason)
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+func token() string {
+	b := make([]byte, 4)
+	rand.Read(b)
+	return hex.EncodeToString(b)
+}
+
+var build = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "cloudpal-bin-")
+	if err != nil {
+		return "", err
+	}
+	for _, name := range []string{"cloudpal", "vminit"} {
+		cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", filepath.Join(dir, name),
+			"github.com/tradle/cloudpal/cmd/"+name)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return "", fmt.Errorf("build %s: %w\n%s", name, err, out)
+		}
+	}
+	return dir, nil
+})
+
+// Binaries returns the directory of the programs built from this tree. Main
+// removes it.
+func Binaries() (string, error) { return build() }
+
+// Main runs a package's tests and removes what they shared.
+func Main(m *testing.M) {
+	code := m.Run()
+	if dir, err := build(); err == nil {
+		os.RemoveAll(dir)
+	}
+	os.Exit(code)
+}
+
+// command runs a program in the world's network. nsenter rather than `ip netns
+// exec`, which would also give it mounts of its own.
+func (w *World) command(name string, args ...string) *exec.Cmd {
+	return exec.Command("nsenter", append([]string{"--net=/run/netns/" + w.netns, name}, args...)...)
+}
+
+// Socket is where the agent listens.
+func (w *World) Socket() string { return filepath.Join(w.Dir, "host.sock") }
+
+// StartAgent starts the host's agent and waits until it answers.
+func (w *World) StartAgent() {
+	w.TB.Helper()
+	bin, err := Binaries()
+	w.must(err)
+	log, err := os.OpenFile(filepath.Join(w.Dir, "agent.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	w.must(err)
+	args := append([]string{"host", "--state", filepath.Join(w.Dir, "state"), "--run", w.Run, "--socket", w.Socket()}, w.args...)
+	w.agent = w.command(filepath.Join(bin, "cloudpal"), args...)
+	w.agent.Stdout, w.agent.Stderr = log, log
+	w.must(w.agent.Start())
+	log.Close()
+	w.ended = make(chan struct{})
+	go func() {
+		w.agent.Wait()
+		close(w.ended)
+	}()
+	w.API = api.Dial(w.Socket())
+	w.Eventually(60*time.Second, "the agent answers", func() error {
+		select {
+		case <-w.ended:
+			w.TB.Fatalf("the agent ended:\n%s", w.AgentLog())
+		default:
+		}
+		_, err := w.API.Host(context.Background())
+		return err
+	})
+}
+
+// AgentPID returns the agent's process.
+func (w *World) AgentPID() int { return w.agent.Process.Pid }
+
+// KillAgent ends the agent as a crash would.
+func (w *World) KillAgent() {
+	w.agent.Process.Kill()
+	<-w.ended
+}
+
+// StopAgent ends the agent in good order.
+func (w *World) StopAgent() {
+	w.agent.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-w.ended:
+	case <-time.After(20 * time.Second):
+		w.TB.Errorf("the agent does not end:\n%s", w.AgentLog())
+		w.KillAgent()
+	}
+}
+
+// AgentLog returns what the agent has said.
+func (w *World) AgentLog() string {
+	data, _ := os.ReadFile(filepath.Join(w.Dir, "agent.log"))
+	if len(data) > 20000 {
+		data = data[len(data)-20000:]
+	}
+	return string(data)
+}
+
+// end removes everything the world made, whatever state it is in.
+func (w *World) end() {
+	if w.TB.Failed() {
+		w.TB.Logf("agent's log:\n%s", w.AgentLog())
+	}
+	if w.agent != nil {
+		w.KillAgent()
+	}
+	w.killVMs()
+	unix.Unmount(w.Run, unix.MNT_DETACH)
+	os.RemoveAll(w.Run)
+	exec.Command("ip", "netns", "del", w.netns).Run()
+}
+
+// killVMs ends the processes that live in the world's run directory: each VM's
+// root is there.
+func (w *World) killVMs() {
+	entries, _ := os.ReadDir("/proc")
+	for _, e := range entries {
+		root, err := os.Readlink("/proc/" + e.Name() + "/root")
+		if err != nil || !strings.HasPrefix(root, w.Run+"/") {
+			continue
+		}
+		var pid int
+		if _, err := fmt.Sscan(e.Name(), &pid); err == nil {
+			syscall.Kill(pid, syscall.SIGKILL)
+		}
+	}
+}
+
+// Image imports one of the test images.
+func (w *World) Image(name string) string {
+	w.TB.Helper()
+	layout, err := images.Build(context.Background(), name, images.Cache())
+	w.must(err)
+	_, err = w.API.Import(context.Background(), api.ImportRequest{Path: layout, Name: name}, nil)
+	w.must(err)
+	return name
+}
+
+// Start makes a VM and waits until it runs.
+func (w *World) Start(q api.CreateRequest) api.VM {
+	w.TB.Helper()
+	v, err := w.API.Create(context.Background(), q)
+	w.must(err)
+	return v
+}
+
+// VM asks for a VM's state.
+func (w *World) VM(name string) api.VM {
+	w.TB.Helper()
+	v, err := w.API.VM(context.Background(), name)
+	w.must(err)
+	return v
+}
+
+// Await waits until a VM is in one of the states.
+func (w *World) Await(name string, states ...api.State) api.VM {
+	w.TB.Helper()
+	var v api.VM
+	w.Eventually(90*time.Second, fmt.Sprintf("%s is %v", name, states), func() error {
+		v = w.VM(name)
+		for _, s := range states {
+			if v.State == s {
+				return nil
+			}
+		}
+		return fmt.Errorf("it is %s (%s)", v.State, v.Reason)
+	})
+	return v
+}
+
+// Eventually waits for what to hold.
+func (w *World) Eventually(timeout time.Duration, what string, check func() error) {
+	w.TB.Helper()
+	deadline := time.Now().Add(timeout)
+	for {
+		err := check()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			w.TB.Fatalf("%s: not within %v: %v", what, timeout, err)
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+}
+
+// Dial connects to an address of the world's network.
+func (w *World) Dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	var conn net.Conn
+	err := w.inside(func() error {
+		var d net.Dialer
+		var err error
+		conn, err = d.DialContext(ctx, network, addr)
+		return err
+	})
+	return conn, err
+}
+
+// inside runs f on a thread that is in the world's network: sockets belong to
+// the network of the thread that makes them.
+func (w *World) inside(f func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		// The thread is not unlocked, and so ends with the goroutine: it
+		// must not serve others.
+		runtime.LockOSThread()
+		ns, err := os.Open("/run/netns/" + w.netns)
+		if err == nil {
+			defer ns.Close()
+			err = unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET)
+		}
+		if err == nil {
+			err = f()
+		}
+		done <- err
+	}()
+	return <-done
+}
+
+// HTTP returns a client of the world's network that keeps no connections.
+func (w *World) HTTP() *http.Client {
+	return &http.Client{
+		Transport: &http.Transport{DialContext: w.Dial, DisableKeepAlives: true},
+		Timeout:   90 * time.Second,
+	}
+}
+
+// Get fetches a URL and returns its body.
+func (w *World) Get(url string) (string, error) {
+	r, err := w.HTTP().Get(url)
+	if err != nil {
+		return "", err
+	}
+	defer r.Body.Close()
+	var body bytes.Buffer
+	if _, err := body.ReadFrom(r.Body); err != nil {
+		return "", err
+	}
+	if r.StatusCode != http.StatusOK {
+		return body.String(), errors.New(r.Status)
+	}
+	return body.String(), nil
+}
+
+// MustGet fetches a URL that must answer.
+func (w *World) MustGet(url string) string {
+	w.TB.Helper()
+	body, err := w.Get(url)
+	if err != nil {
+		w.TB.Fatalf("get %s: %v %s", url, err, body)
+	}
+	return body
+}
+
+// Addr is the IPv4 address of a VM and a port of it.
+func Addr(v api.VM, port uint16) string {
+	return netip.AddrPortFrom(v.Addresses[0], port).String()
+}
+
+func (w *World) must(err error) {
+	w.TB.Helper()
+	if err != nil {
+		w.TB.Fatal(err)
+	}
+}
