@@ -117,9 +117,9 @@ type Mount struct {
 type CreateRequest struct {
 	Name    string   `json:"name,omitempty"` // "" lets the agent choose
 	Image   string   `json:"image"`
-	Args    []string `json:"args,omitempty"`       // instead of the image's Cmd
-	Entry   []string `json:"entrypoint,omitempty"` // instead of the image's Entrypoint; nil keeps it
-	Env     []string `json:"env,omitempty"`        // NAME=value, over the image's
+	Args    []string `json:"args,omitempty"`      // instead of the image's Cmd
+	Entry   []string `json:"entrypoint,omitzero"` // instead of the image's Entrypoint; nil keeps it
+	Env     []string `json:"env,omitempty"`       // NAME=value, over the image's
 	User    string   `json:"user,omitempty"`
 	Dir     string   `json:"dir,omitempty"`
 	Host    string   `json:"hostname,omitempty"`
@@ -204,6 +204,13 @@ type Image struct {
 	Size    int64     `json:"size"` // bytes of its layers' devices
 	Layers  int       `json:"layers"`
 	UsedBy  []string  `json:"usedBy,omitempty"` // VMs
+}
+
+// A RemovedImage tells what the removal of an image's name left and freed.
+type RemovedImage struct {
+	Name   string   `json:"name"`
+	Freed  int64    `json:"freed"`            // bytes of layers that nothing needed any more
+	UsedBy []string `json:"usedBy,omitempty"` // VMs that go on with its layers
 }
 
 // A PullRequest asks for an image from a registry.
