@@ -23,7 +23,7 @@ func rich() []file {
 		regular("bin/wall", "to all").mode(0o2755).owned(0, 5),
 		regular("bin/ping", "who?").xattr("security.capability", capNetBind),
 		regular("srv/noted", "n").xattr("user.note", "hello").xattr("trusted.secret", "x\x00y"),
-		regular("srv/bignote", "b").xattr("user.big", strings.Repeat("v", 9000)),
+		regular("srv/bignote", "b").xattr("user.big", strings.Repeat("v", 2000)),
 		regular("srv/far", "owner").owned(70000, 4_000_000_000),
 		hardlink("bin/su2", "bin/su"), hardlink("bin/su3", "bin/su2"), hardlink("empty/../bin/su4", "/bin/su"),
 		symlink("lib", "usr/lib"), symlink("out", "../../../../etc/passwd"), symlink("abs", "/etc/shadow"),

@@ -38,11 +38,14 @@ func run(t testing.TB, name string, args ...string) string {
 	return string(out)
 }
 
-// mountFile mounts a layer's file with a loop device.
+// mountFile mounts a layer's file with a loop device of its own, as a layer
+// that an image has twice is two devices in the guest.
 func mountFile(t *testing.T, file string) string {
 	t.Helper()
 	dir := t.TempDir()
-	run(t, "mount", "-t", image.FS, "-o", "ro,loop", file, dir)
+	loop := strings.TrimSpace(run(t, "losetup", "--find", "--show", "--read-only", file))
+	t.Cleanup(func() { run(t, "losetup", "--detach", loop) })
+	run(t, "mount", "-t", image.FS, "-o", "ro", loop, dir)
 	t.Cleanup(func() { run(t, "umount", dir) })
 	return dir
 }
@@ -78,7 +81,7 @@ type tree map[string]string
 func readTree(t *testing.T, root string) tree {
 	t.Helper()
 	seen := tree{}
-	first := map[uint64]string{}
+	first := map[[2]uint64]string{}
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -96,7 +99,7 @@ func readTree(t *testing.T, root string) tree {
 	return seen
 }
 
-func describe(path, rel string, first map[uint64]string) (string, error) {
+func describe(path, rel string, first map[[2]uint64]string) (string, error) {
 	var st syscall.Stat_t
 	if err := syscall.Lstat(path, &st); err != nil {
 		return "", err
@@ -119,10 +122,11 @@ func describe(path, rel string, first map[uint64]string) (string, error) {
 		text += fmt.Sprintf(" dev %d:%d", unix.Major(st.Rdev), unix.Minor(st.Rdev))
 	}
 	if st.Mode&syscall.S_IFMT != syscall.S_IFDIR {
-		if first[st.Ino] == "" {
-			first[st.Ino] = rel
+		id := [2]uint64{st.Dev, st.Ino}
+		if first[id] == "" {
+			first[id] = rel
 		}
-		text += fmt.Sprintf(" links %d of %s time %d.%09d", st.Nlink, first[st.Ino], st.Mtim.Sec, st.Mtim.Nsec)
+		text += fmt.Sprintf(" links %d of %s time %d.%09d", st.Nlink, first[id], st.Mtim.Sec, st.Mtim.Nsec)
 	}
 	attrs, err := xattrsOf(path)
 	return text + attrs, err

@@ -79,13 +79,14 @@ func appendXattrs(b []byte, attrs map[string]string) []byte {
 	if len(attrs) == 0 {
 		return b
 	}
-	b = append(b, make([]byte, xattrHeader)...)
+	b = append(b, zeros[:xattrHeader]...)
 	for _, name := range slices.Sorted(maps.Keys(attrs)) {
 		index, rest, _ := splitXattr(name)
 		b = append(b, uint8(len(rest)), index)
 		b = binary.LittleEndian.AppendUint16(b, uint16(len(attrs[name])))
 		b = append(append(b, rest...), attrs[name]...)
-		b = append(b, make([]byte, align(len(b), 4)-len(b))...)
+		size := xattrEntry + len(rest) + len(attrs[name])
+		b = append(b, zeros[:align(size, 4)-size]...)
 	}
 	return b
 }
