@@ -25,7 +25,7 @@ type Config struct {
 	LayerFS string `json:"layerFS"`
 	// Mounts are directories of the volume laid over the root: the image's
 	// volumes, which outlive a change of the image.
-	Mounts  []string `json:"mounts,omitempty"`
+	Mounts []string `json:"mounts,omitempty"`
 	// Volumes are named volumes: block devices of their own, ext4, that
 	// outlive the VM.
 	Volumes []Volume `json:"volumes,omitempty"`

@@ -20,11 +20,11 @@ const (
 	aboutFile = "about.json"
 )
 
-// about is what the store knows of a layer besides its file system.
+// about is what the store knows of a layer besides its file system: its ties.
+// They are bytes because names need not be text.
 type about struct {
-	// Implied are the directories it uses without describing them. They are
-	// bytes because names need not be text.
 	Implied [][]byte `json:"implied,omitempty"`
+	Hiding  [][]byte `json:"hiding,omitempty"`
 }
 
 type made struct {
@@ -145,14 +145,11 @@ func (s *Store) build(ctx context.Context, key string, parts []part, builder new
 // seal finishes the draft and publishes it.
 func (s *Store) seal(d *draft, f *os.File, b *layer.Builder, key string) error {
 	sum := sha256.Sum256([]byte(key))
-	implied, err := b.Finish([16]byte(sum[:16]))
+	ties, err := b.Finish([16]byte(sum[:16]))
 	if err != nil {
 		return err
 	}
-	var a about
-	for _, name := range implied {
-		a.Implied = append(a.Implied, []byte(name))
-	}
+	a := about{Implied: toBytes(ties.Implied), Hiding: toBytes(ties.Hiding)}
 	text, err := json.Marshal(a)
 	if err != nil {
 		return err
@@ -164,4 +161,12 @@ func (s *Store) seal(d *draft, f *os.File, b *layer.Builder, key string) error {
 		return err
 	}
 	return d.publish(s.path("layers", key))
+}
+
+func toBytes(names []string) [][]byte {
+	var list [][]byte
+	for _, n := range names {
+		list = append(list, []byte(n))
+	}
+	return list
 }

@@ -99,19 +99,22 @@ func worst(errs []error) (worst error) {
 	return worst
 }
 
-// checkStack looks for layers that hide what a directory below them is.
+// checkStack looks for layers whose ties do not hold.
 func (s *Store) checkStack(devices []made, bottom int) ([]stored, error) {
 	first := max(bottom-1, 0) // the layer that the lowest device ends with
 	list := make([]stored, len(devices))
 	for i, d := range devices {
 		list[i] = d.stored
 	}
-	for i := len(devices) - 1; i > 0; i-- {
-		hides, err := s.hides(devices[i], list[:i])
+	for i := len(devices) - 1; i >= 0; i-- {
+		if i == 0 && bottom > 0 {
+			break // was made to lie lowest
+		}
+		holds, err := s.tiesHold(devices[i].about, list[:i])
 		if err != nil {
 			return nil, err
 		}
-		if hides {
+		if !holds {
 			return nil, &bound{first + i, layer.ErrBelow}
 		}
 	}

@@ -45,6 +45,8 @@ func TestStackIsWhatUmociUnpacks(t *testing.T) {
 		"all is hidden":                        {base(), {whiteout(".wh..wh..opq"), regular("only", "this")}},
 		"opaque directory in an opaque one": {base(), {dir("data/", 0o755), whiteout("data/.wh..wh..opq"), dir("data/sub/", 0o700),
 			whiteout("data/sub/.wh..wh..opq"), whiteout("data/.wh.1"), regular("data/sub/4", "4")}},
+		"whiteouts of nothing": {{dir("a/", 0o755), whiteout("a/.wh.x"), whiteout(".wh.y")},
+			{dir("b/", 0o755), whiteout("b/.wh.x"), whiteout("a/.wh.z")}, {whiteout(".wh.b")}, {dir("b/", 0o755), whiteout("b/.wh.x")}},
 		"empty layers":         {{}, base(), {}},
 		"the same layer twice": {base(), {whiteout(".wh.data")}, base()},
 	}

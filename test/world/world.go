@@ -287,6 +287,17 @@ func (w *World) Dial(ctx context.Context, network, addr string) (net.Conn, error
 	return conn, err
 }
 
+// Listen opens a port of the world's host.
+func (w *World) Listen(network, addr string) (net.Listener, error) {
+	var l net.Listener
+	err := w.inside(func() error {
+		var err error
+		l, err = net.Listen(network, addr)
+		return err
+	})
+	return l, err
+}
+
 // inside runs f on a thread that is in the world's network: sockets belong to
 // the network of the thread that makes them.
 func (w *World) inside(f func() error) error {

@@ -122,18 +122,28 @@ func (b *Builder) Apply(r io.Reader) error {
 	return b.lateLinks()
 }
 
-// Finish writes the file system and returns the directories that the layers
-// have files in but do not describe: their owner and mode were made up, and
-// would hide those of the same directory in a layer below. id becomes the file
-// system's UUID.
-func (b *Builder) Finish(id [16]byte) (implied []string, err error) {
+// Ties are what a file system takes for granted of the layers below it. Paths
+// are without a slash at either end.
+type Ties struct {
+	// Implied are the directories that the layer has files in but does not
+	// describe: their owner and mode were made up, and would hide those of
+	// the same directory below.
+	Implied []string
+	// Hiding are the directories with whiteouts in them, save the root. If
+	// there is no such directory below, overlayfs shows the whiteouts.
+	Hiding []string
+}
+
+// Finish writes the file system. id becomes its UUID.
+func (b *Builder) Finish(id [16]byte) (Ties, error) {
 	defer b.Close()
-	implied = b.root.implied("", nil)
-	b.root.settle(b.alone, false)
-	if err := b.out.Finish(b.root.inode, id); err != nil {
-		return nil, err
+	var t Ties
+	b.root.implied("", &t)
+	if b.alone {
+		b.root.hiding("", &t)
 	}
-	return implied, nil
+	b.root.settle(b.alone, false)
+	return t, b.out.Finish(b.root.inode, id)
 }
 
 func invalid(format string, args ...any) error {

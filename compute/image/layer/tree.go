@@ -189,35 +189,54 @@ func (b *Builder) empty(n *node) error {
 	return nil
 }
 
-// implied appends the paths of the directories below n, and n itself, that no
-// layer described.
-func (n *node) implied(name string, list []string) []string {
+// implied notes the directories below n, and n itself, that no layer
+// described.
+func (n *node) implied(name string, t *Ties) {
 	if !n.isDir() {
-		return list
+		return
 	}
 	if n.layer == 0 && n.parent != nil && !n.whiteout {
-		list = append(list, name)
+		t.Implied = append(t.Implied, name)
 	}
-	if n.whiteout || n.opaque {
-		return list // nothing of a layer below shows there
+	if n.hides() {
+		return // nothing of a layer below shows there
 	}
 	for _, k := range slices.Sorted(maps.Keys(n.children)) {
-		list = n.children[k].implied(path.Join(name, k), list)
+		n.children[k].implied(path.Join(name, k), t)
 	}
-	return list
 }
+
+// hiding notes the directories below n, and n itself, that whiteouts will be
+// in.
+func (n *node) hiding(name string, t *Ties) {
+	if !n.isDir() || n.hides() {
+		return
+	}
+	noted := n.parent == nil
+	for _, k := range slices.Sorted(maps.Keys(n.children)) {
+		c := n.children[k]
+		if c.inode == nil && !noted {
+			t.Hiding = append(t.Hiding, name)
+			noted = true
+		}
+		c.hiding(path.Join(name, k), t)
+	}
+}
+
+// hides reports whether n shows nothing of what lower layers have in it.
+func (n *node) hides() bool { return n.opaque || n.whiteout }
 
 // settle fills in the entries of the directories below n. Where the layer lies
 // over others, wishes become what overlayfs understands; below a directory
 // that hides everything there is nothing more to hide.
 func (n *node) settle(alone, hidden bool) {
-	hides := n.opaque || n.whiteout
-	if alone && hides && !hidden && n.isDir() {
+	if alone && n.hides() && !hidden && n.isDir() {
 		setXattr(n.inode, "trusted.overlay.opaque", "y")
 	}
+	hidden = hidden || n.hides()
 	for name, c := range n.children {
-		c.settle(alone, hidden || hides)
-		if c.inode == nil && alone && !hidden && !hides {
+		c.settle(alone, hidden)
+		if c.inode == nil && alone && !hidden {
 			c.inode = &erofs.Inode{Mode: erofs.TypeChar, ModTime: time.Unix(0, 0)}
 		}
 		if c.inode != nil {
