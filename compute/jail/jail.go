@@ -1,0 +1,192 @@
+//go:build linux
+
+// Package jail runs one process behind walls: a root directory of its own, a
+// user of its own, no capabilities, namespaces without anything in them, and a
+// cgroup, v1 or v2, that bounds what it takes. The process outlives the one
+// that started it; Attach finds it again.
+//
+// What the walls are worth rests on all of them: a process that breaks out of
+// its program finds itself as a user that owns one directory, in a mount
+// namespace that it cannot change, with no network and no way to become
+// another user.
+package jail
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A Config says what runs, and where.
+type Config struct {
+	Name   string     // of the cgroup: [a-z0-9-]+
+	Root   string     // the process sees this directory as /, and owns nothing of it
+	UID    int        // user and group; not 0
+	Binds  []Bind     // what is seen in Root beside its own files
+	Path   string     // of the program, inside Root
+	Args   []string   // without the program's name
+	Files  []*os.File // become its descriptors 3, 4, ...; stay the caller's
+	Errors *os.File   // its standard output and error
+	Limits Limits
+}
+
+// A Bind is a directory or file of the host that is seen, read-only, in Root.
+type Bind struct {
+	From string
+	To   string // relative to Root; it is there
+}
+
+// Limits bounds a process. Zero means no bound.
+type Limits struct {
+	CPU    float64 // cores
+	Memory int64   // bytes, with what it writes to a tmpfs
+	Tasks  int64   // threads and processes
+	Files  uint64  // open files
+}
+
+// Start starts the process.
+func Start(c Config) (*Process, error) {
+	if c.UID == 0 {
+		return nil, errors.New("a jail's user cannot be root")
+	}
+	// One that was left behind has another process's counts.
+	if old, err := loadGroup(c.Name); err == nil {
+		_ = old.remove()
+	}
+	g, err := newGroup(c.Name, c.Limits)
+	if err != nil {
+		return nil, err
+	}
+	p, err := start(c, g)
+	if err != nil {
+		return nil, errors.Join(err, g.remove())
+	}
+	return p, nil
+}
+
+func start(c Config, g group) (*Process, error) {
+	unbind, err := bindAll(c.Root, c.Binds)
+	if err != nil {
+		return nil, err
+	}
+	cmd := &exec.Cmd{
+		Path: c.Path, Args: append([]string{filepath.Base(c.Path)}, c.Args...), Dir: "/",
+		Env: []string{"PATH=/usr/bin", "HOME=/", "LC_ALL=C"}, Stdout: c.Errors, Stderr: c.Errors,
+		ExtraFiles: c.Files,
+		SysProcAttr: &syscall.SysProcAttr{
+			Chroot:     c.Root,
+			Setsid:     true,
+			Credential: &syscall.Credential{Uid: uint32(c.UID), Gid: uint32(c.UID)},
+			Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS,
+		},
+	}
+	close, err := g.enter(cmd.SysProcAttr)
+	if err == nil {
+		err = cmd.Start()
+		close()
+	}
+	if err := errors.Join(err, unbind()); err != nil {
+		if cmd.Process != nil {
+			cmd.Process.Kill()
+			cmd.Wait()
+		}
+		return nil, fmt.Errorf("start %s: %w", c.Path, err)
+	}
+	return adopt(cmd, c, g)
+}
+
+// adopt makes a Process of a command that runs. The limits that are set on the
+// process itself come a moment late; it has not yet read a byte of anyone's.
+func adopt(cmd *exec.Cmd, c Config, g group) (*Process, error) {
+	p := &Process{pid: cmd.Process.Pid, group: g, done: make(chan struct{})}
+	var err error
+	if p.start, err = startTime(p.pid); err == nil {
+		err = errors.Join(limit(p.pid, c.Limits), g.add(p.pid))
+	}
+	if err == nil {
+		p.fd, err = unix.PidfdOpen(p.pid, 0)
+	}
+	if err != nil {
+		cmd.Process.Kill()
+		cmd.Wait()
+		return nil, err
+	}
+	go func() {
+		_ = cmd.Wait() // the status says it
+		status := cmd.ProcessState.Sys().(syscall.WaitStatus)
+		p.ended(&status)
+	}()
+	return p, nil
+}
+
+// limit sets what a process may not change for itself.
+func limit(pid int, l Limits) error {
+	set := func(what string, resource int, n uint64) error {
+		if err := unix.Prlimit(pid, resource, &unix.Rlimit{Cur: n, Max: n}, nil); err != nil {
+			return fmt.Errorf("limit %s: %w", what, err)
+		}
+		return nil
+	}
+	errs := []error{set("core dumps", unix.RLIMIT_CORE, 0)}
+	if l.Files > 0 {
+		errs = append(errs, set("open files", unix.RLIMIT_NOFILE, l.Files))
+	}
+	if l.Tasks > 0 {
+		// Counted for the whole user: the cgroup has the exact bound.
+		errs = append(errs, set("processes", unix.RLIMIT_NPROC, 4*uint64(l.Tasks)))
+	}
+	return errors.Join(errs...)
+}
+
+// bindAll mounts binds in root. They are seen by a process that is started now;
+// the returned function takes them away for all others.
+func bindAll(root string, binds []Bind) (unbind func() error, err error) {
+	var done []string
+	unbind = func() error {
+		var errs []error
+		for i := len(done) - 1; i >= 0; i-- {
+			errs = append(errs, unix.Unmount(done[i], unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW))
+		}
+		return errors.Join(errs...)
+	}
+	for _, b := range binds {
+		to := filepath.Join(root, b.To)
+		if err := unix.Mount(b.From, to, "", unix.MS_BIND, ""); err != nil {
+			return nil, errors.Join(fmt.Errorf("show %s at %s: %w", b.From, to, err), unbind())
+		}
+		done = append(done, to)
+		const flags = unix.MS_BIND | unix.MS_REMOUNT | unix.MS_RDONLY | unix.MS_NOSUID | unix.MS_NODEV
+		if err := unix.Mount("", to, "", flags, ""); err != nil {
+			return nil, errors.Join(fmt.Errorf("make %s read-only: %w", to, err), unbind())
+		}
+	}
+	return unbind, nil
+}
+
+// startTime returns field 22 of /proc/PID/stat (proc(5)), in clock ticks since
+// boot.
+func startTime(pid int) (uint64, error) {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, err
+	}
+	// The command's name may hold anything, parentheses too.
+	text := string(data)
+	fields := strings.Fields(text[strings.LastIndexByte(text, ')')+1:])
+	if len(fields) < 20 {
+		return 0, fmt.Errorf("/proc/%d/stat is short", pid)
+	}
+	var ticks uint64
+	_, err = fmt.Sscan(fields[19], &ticks)
+	return ticks, err
+}
+
+// killWait is how long a killed process may take to be gone.
+const killWait = 10 * time.Second
