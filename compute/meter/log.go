@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"sync"
+	"syscall"
 
 	"github.com/tradle/cloudpal"
 )
@@ -65,7 +67,7 @@ func (l *Log) recover() error {
 	if err != nil {
 		return damaged(l.path, err)
 	}
-	if err := l.f.Truncate(size); err != nil {
+	if err := errors.Join(l.f.Truncate(size), syncDir(l.path)); err != nil {
 		return err
 	}
 	l.size = size
@@ -124,7 +126,7 @@ func (l *Log) Append(r Record) (Record, error) {
 	defer l.mu.Unlock()
 	r, err := l.appendLocked(r.tidied())
 	if err != nil {
-		return Record{}, cloudpal.E("append to usage log "+l.path, "", err)
+		return Record{}, cloudpal.E("append to usage log "+l.path, spaceKind(err), err)
 	}
 	return r, nil
 }
@@ -152,6 +154,14 @@ func (l *Log) appendLocked(r Record) (Record, error) {
 	}
 	l.last = r
 	return r, nil
+}
+
+// spaceKind tells a full disk from other trouble.
+func spaceKind(err error) cloudpal.Kind {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return cloudpal.NoSpace
+	}
+	return ""
 }
 
 // check refuses what Verify would.
@@ -192,7 +202,16 @@ func (l *Log) makeRoomLocked(n int) error {
 		l.dead = err // else it would write to the file put aside
 		return err
 	}
-	return old.Close()
+	return errors.Join(old.Close(), syncDir(l.path))
+}
+
+// syncDir makes the name of the file at path outlive the machine.
+func syncDir(path string) error {
+	d, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }
 
 // shift frees path by giving each file the next number. The oldest is lost if

@@ -90,8 +90,8 @@ func (r Raw) since(before Raw) Raw {
 
 // Account returns the totals after last, now that the process named by epoch
 // counts raw. If it is the process of last, what it used since is added; a new
-// one counts from zero. The time since last counts as awake or asleep, and as
-// memory bytes taken for so long; where there is no last, or the clock went
+// one counts from zero. The time since last counts as awake or asleep, which is
+// what the VM was in that time, and as memory bytes taken for so long; where there is no last, or the clock went
 // back, no time has passed. Wakes are the caller's to count.
 func Account(last Record, epoch string, raw Raw, now time.Time, awake bool, memory int64) Counters {
 	before := Raw{}

@@ -25,8 +25,8 @@ func NewKey() *Key {
 	return k
 }
 
-// Format hides the key from every verb.
-func (*Key) Format(s fmt.State, _ rune) { io.WriteString(s, "(nap key)") }
+// Format hides the key from every verb of fmt.
+func (Key) Format(s fmt.State, _ rune) { io.WriteString(s, "(nap key)") }
 
 // aead returns the cipher of the one file with header h and the label.
 func (k *Key) aead(h header, label string) (cipher.AEAD, error) {
