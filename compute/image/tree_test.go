@@ -126,8 +126,9 @@ func describe(path, rel string, first map[[2]uint64]string) (string, error) {
 		if first[id] == "" {
 			first[id] = rel
 		}
-		text += fmt.Sprintf(" links %d of %s time %d.%09d", st.Nlink, first[id], st.Mtim.Sec, st.Mtim.Nsec)
+		text += fmt.Sprintf(" links %d of %s", st.Nlink, first[id])
 	}
+	text += fmt.Sprintf(" time %d.%09d", st.Mtim.Sec, st.Mtim.Nsec)
 	attrs, err := xattrsOf(path)
 	return text + attrs, err
 }
