@@ -206,11 +206,10 @@ type Image struct {
 	UsedBy  []string  `json:"usedBy,omitempty"` // VMs
 }
 
-// A RemovedImage tells what the removal of an image's name left and freed.
+// A RemovedImage tells what the removal of an image's name freed.
 type RemovedImage struct {
-	Name   string   `json:"name"`
-	Freed  int64    `json:"freed"`            // bytes of layers that nothing needed any more
-	UsedBy []string `json:"usedBy,omitempty"` // VMs that go on with its layers
+	Name  string `json:"name"`
+	Freed int64  `json:"freed"` // bytes of layers that nothing needed any more
 }
 
 // A PullRequest asks for an image from a registry.

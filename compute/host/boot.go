@@ -70,6 +70,7 @@ func (v *vm) bootMachine(ctx context.Context, w *stopwatch) error {
 		return err
 	}
 	v.hold(m, ifname)
+	v.log.restart()
 	w.lap("process")
 	if err := v.note(booting, m.Process(), ifname, ""); err != nil {
 		return err
@@ -80,10 +81,12 @@ func (v *vm) bootMachine(ctx context.Context, w *stopwatch) error {
 	if err := v.greet(ctx, m, 0); err != nil {
 		return err
 	}
-	w.lap("kernel")
-	if err := v.ctl.Listening(ctx, v.listens()); err != nil {
-		v.h.log.Info("boot: the process does not listen yet", "vm", v.name, "err", err)
+	// QEMU has read it, and it holds the process's environment.
+	if err := os.Remove(v.paths.initrd()); err != nil {
+		return err
 	}
+	w.lap("kernel")
+	v.awaitListening(ctx)
 	w.lap("process listens")
 	return nil
 }
@@ -103,8 +106,6 @@ func (v *vm) hold(m compute.Machine, ifname string) {
 func (v *vm) greet(ctx context.Context, m compute.Machine, slept time.Duration) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	stop := context.AfterFunc(ctx, func() {})
-	defer stop()
 	go func() {
 		select {
 		case <-m.Done():
@@ -138,7 +139,7 @@ func (v *vm) runs(w *stopwatch, reason string) {
 	if err := v.note(running, m.Process(), ifname, reason); err != nil {
 		v.h.log.Error("note", "vm", v.name, "err", err)
 	}
-	v.meter.woken(v)
+	v.meter.woken(v, reason)
 	v.watch(m)
 	// Off the wake path, and lost at worst by one wake.
 	if err := v.save(); err != nil {
@@ -185,7 +186,7 @@ func (v *vm) clearRun() error {
 	}
 	errs = append(errs, removeDurably(v.paths.sealed()),
 		os.RemoveAll(v.paths.run), os.MkdirAll(v.paths.nap, 0o700))
-	errs = append(errs, os.Mkdir(v.paths.run, 0o700), os.Chown(v.paths.run, v.rec.uid(), v.rec.uid()))
+	errs = append(errs, os.Mkdir(v.paths.run, 0o711))
 	return errors.Join(errs...)
 }
 

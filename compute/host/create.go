@@ -150,11 +150,6 @@ func (h *Host) reserve(q api.CreateRequest, img image.Image) (*vm, error) {
 	rec.Addrs = h.addrs(rec.Index)
 	v := h.newVM(q.Name, rec)
 	v.state = api.Stopped
-	meter, err := newMetering(v)
-	if err != nil {
-		return nil, err
-	}
-	v.meter = meter
 	h.take(v)
 	return v, nil
 }
@@ -303,7 +298,7 @@ func (v *vm) start(ctx context.Context) error {
 	case api.Asleep:
 		return v.resume(ctx, "started")
 	}
-	if err := v.h.roomFor(v.rec.Request.Memory); err != nil {
+	if err := errors.Join(v.meter.open(), v.mayRun(), v.h.roomFor(v.rec.Request.Memory)); err != nil {
 		return err
 	}
 	if err := v.h.cfg.Network.Add(v.name, v.nic()); err != nil {
@@ -412,7 +407,7 @@ func (v *vm) removeFiles() error {
 	v.removed = true
 	v.mu.Unlock()
 	v.h.cfg.Network.Remove(v.name)
-	errs := []error{v.meter.close()}
+	errs := []error{v.meter.close(), v.log.close()}
 	gone := filepath.Join(filepath.Dir(v.paths.disk), ".gone-"+v.name)
 	err := os.Rename(v.paths.disk, gone)
 	if err == nil {

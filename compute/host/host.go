@@ -53,6 +53,10 @@ type Config struct {
 	// NapMemory is how many bytes of RAM naps may take before the least
 	// recently used spill to disk; 0 means a quarter of the machine's.
 	NapMemory int64
+	// PlanWindow and PlanGrace are how long a VM may use more than its plan
+	// before it is throttled, and how long throttled before it is stopped; 0
+	// is package meter's default.
+	PlanWindow, PlanGrace time.Duration
 	// Armed is how many naps may keep a process waiting for a quicker wake.
 	Armed int
 }
@@ -157,7 +161,6 @@ func New(ctx context.Context, cfg Config) (*Host, error) {
 		return nil, errors.Join(err, h.Close())
 	}
 	h.tasks.Go(h.keepPolicy)
-	h.tasks.Go(h.keepMeter)
 	return h, nil
 }
 

@@ -2,8 +2,10 @@ package host
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -47,7 +49,7 @@ func (h *Host) servePull(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	return h.fetch(w, r, func(ctx context.Context, progress func(image.Progress)) (image.Image, error) {
-		return h.cfg.Images.Pull(ctx, q.Ref, progress)
+		return h.cfg.Images.Pull(ctx, q.Ref, image.PullOptions{}, progress)
 	})
 }
 
@@ -100,6 +102,10 @@ func (h *Host) serveRemoveImage(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	used := h.usedImages()
+	if users := used[img.ID]; len(users) > 0 {
+		return cloudpal.E("remove image "+img.Name, cloudpal.Busy, fmt.Errorf("it is used by vm %s", strings.Join(users, ", "))).
+			WithHint("remove the VM first: cloudpal vm rm " + users[0])
+	}
 	if err := h.cfg.Images.Remove(r.Context(), img.Name); err != nil {
 		return err
 	}
@@ -111,5 +117,5 @@ func (h *Host) serveRemoveImage(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return reply(w, map[string]any{"name": img.Name, "freed": freed, "usedBy": used[img.ID]})
+	return reply(w, api.RemovedImage{Name: img.Name, Freed: freed})
 }

@@ -59,10 +59,10 @@ func (h *Host) recoverVM(ctx context.Context, name string) error {
 	v := h.newVM(name, rec)
 	// The prefixes may have changed with the host's own network.
 	v.rec.Addrs = h.addrs(rec.Index)
-	var err error
-	if v.meter, err = newMetering(v); err != nil {
+	if err := v.meter.open(); err != nil {
 		return err
 	}
+	v.log.recover()
 	h.mu.Lock()
 	h.take(v)
 	h.mu.Unlock()
@@ -152,6 +152,10 @@ func (v *vm) recoverProcess(ctx context.Context) {
 	if err := v.takeOver(ctx, m, tap); err != nil {
 		v.cold(fmt.Sprintf("its process could not be taken over (%v)", err))
 		return
+	}
+	// The last agent may have throttled it.
+	if err := m.SetCPU(v.cores()); err != nil {
+		v.h.log.Error("bound cpu use", "vm", v.name, "err", err)
 	}
 	v.become(api.Running, "", v.mom.Reason)
 	v.since = v.mom.Since

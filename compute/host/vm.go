@@ -42,20 +42,26 @@ type vm struct {
 	interrupt context.CancelCauseFunc
 	// waking is set while a packet's wake is on its way.
 	waking bool
+	// session ends when the running machine is no longer watched.
+	session context.Context
 	// unwatch stops what watches the running machine and waits for it.
 	unwatch func()
 	ports   []Published
 	// changed is closed and replaced whenever state changes.
 	changed chan struct{}
 	meter   *metering
+	log     *logbook
 }
 
 func (h *Host) newVM(name string, rec record) *vm {
-	return &vm{
+	v := &vm{
 		h: h, name: name, paths: h.paths(name), rec: rec,
 		op: make(chan struct{}, 1), changed: make(chan struct{}),
 		state: api.Cold, since: time.Now(),
 	}
+	v.meter = newMetering(v)
+	v.log = newLogbook(v.paths.logs())
+	return v
 }
 
 var errInterrupted = errors.New("a packet arrived")
@@ -128,7 +134,7 @@ func (v *vm) spec(tap *os.File) compute.Spec {
 		NIC:        compute.NIC{MAC: r.mac(), TAP: tap},
 		UID:        r.uid(),
 		Limits: compute.Limits{
-			CPU:       r.Request.Limits.CPU,
+			CPU:       v.cores(),
 			Memory:    processMemory,
 			DiskBytes: r.Request.Limits.DiskBytes,
 			DiskOps:   r.Request.Limits.DiskOps,
@@ -202,7 +208,7 @@ func (v *vm) release() error {
 	for _, p := range ports {
 		errs = append(errs, p.Close())
 	}
-	return errors.Join(append(errs, v.meter.close())...)
+	return errors.Join(append(errs, v.meter.close(), v.log.close())...)
 }
 
 // view returns what the agent says of the VM.

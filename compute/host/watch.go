@@ -20,6 +20,7 @@ func (v *vm) watch(m compute.Machine) {
 	var tasks sync.WaitGroup
 	v.mu.Lock()
 	ctl := v.ctl
+	v.session = ctx
 	v.unwatch = func() {
 		cancel()
 		tasks.Wait()
@@ -30,6 +31,7 @@ func (v *vm) watch(m compute.Machine) {
 		defer close(logged)
 		v.keepLogs(ctx, ctl)
 	})
+	tasks.Go(func() { v.keepMeter(ctx, m) })
 	tasks.Go(func() { v.awaitExit(ctx, m, ctl, logged) })
 	tasks.Go(func() {
 		select {
@@ -119,7 +121,7 @@ func (v *vm) stopped(m compute.Machine, exit api.Exit) {
 	v.putDown()
 	v.unpublish()
 	v.become(api.Stopped, "", exit.Reason)
-	v.meter.event("stopped: " + exit.Reason)
+	v.meter.event(v, "stopped: " + exit.Reason)
 	if remove {
 		if err := v.removeFiles(); err != nil {
 			v.h.log.Error("remove", "vm", v.name, "err", err)
@@ -156,7 +158,7 @@ func (v *vm) lost(m compute.Machine) {
 	v.meter.ended(v, m)
 	v.putDown()
 	v.become(api.Cold, "", exit.Reason+". The next packet boots it")
-	v.meter.event("lost: " + exit.Reason)
+	v.meter.event(v, "lost: " + exit.Reason)
 }
 
 // describe puts a guest's exit into a sentence.
