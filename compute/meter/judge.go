@@ -87,18 +87,21 @@ func (j *Judge) Observe(now time.Time, cpu time.Duration) Verdict {
 		return Throttle
 	case !j.Throttled():
 		return Keep
-	case now.Sub(j.throttled) >= j.plan.Grace && j.average(j.plan.Grace) >= j.plan.Cores*greedy:
+	case j.throttledFor(j.plan.Grace) && j.average(j.plan.Grace) >= j.plan.Cores*greedy:
 		j.stopped = true
 		return Stop
-	case j.average(j.plan.Window) < j.plan.Cores*modest:
+	case j.throttledFor(j.plan.Window) && j.average(j.plan.Window) < j.plan.Cores*modest:
 		j.throttled = time.Time{}
 		return Release
 	}
 	return Keep
 }
 
+func (j *Judge) throttledFor(d time.Duration) bool { return j.now.at.Sub(j.throttled) >= d }
+
 // remember makes p the present and forgets what no average needs. If the clock
-// or the counter went back, the past says nothing any more.
+// or the counter went back, the past says nothing any more, and a
+// cap begins anew.
 func (j *Judge) remember(p point) {
 	if p.at.Before(j.now.at) || p.cpu < j.now.cpu {
 		j.past = j.past[:0]

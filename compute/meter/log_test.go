@@ -245,9 +245,11 @@ func TestRotationKilledHalfWay(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "usage")
 	for name, kill := range map[string]func() error{
-		"put aside":      func() error { return os.Rename(path, aside(path, 1)) },
-		"and made anew":  func() error { return errors.Join(os.Rename(path, aside(path, 1)), os.WriteFile(path, nil, 0o600)) },
-		"and torn":       func() error { return errors.Join(os.Rename(path, aside(path, 1)), os.WriteFile(path, []byte(`{"s`), 0o600)) },
+		"put aside":     func() error { return os.Rename(path, aside(path, 1)) },
+		"and made anew": func() error { return errors.Join(os.Rename(path, aside(path, 1)), os.WriteFile(path, nil, 0o600)) },
+		"and torn": func() error {
+			return errors.Join(os.Rename(path, aside(path, 1)), os.WriteFile(path, []byte(`{"s`), 0o600))
+		},
 		"others shifted": func() error { return os.Rename(aside(path, 1), aside(path, 2)) },
 	} {
 		clearLogs(t, path)
