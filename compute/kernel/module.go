@@ -1,10 +1,12 @@
 package kernel
 
 import (
-	"bufio"
 	"bytes"
+	"debug/elf"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -20,66 +22,107 @@ const maxModule = 64 << 20
 
 // loadOrder returns the files of the named modules in dir and of all they
 // depend on, each after those it depends on. Modules built into the kernel
-// are left out.
+// are left out. What a module needs it says itself: modules.dep is not in the
+// distribution's package, it is made when that is installed.
 func loadOrder(dir string, names []string) ([]string, error) {
-	deps, err := readDeps(filepath.Join(dir, "modules.dep"))
-	if err != nil {
-		return nil, cloudpal.E("read modules", cloudpal.Missing, err).WithHint(setupHint)
-	}
 	builtin, err := os.ReadFile(filepath.Join(dir, "modules.builtin"))
 	if err != nil {
 		return nil, cloudpal.E("read modules", cloudpal.Missing, err).WithHint(setupHint)
 	}
-	var order []string
-	seen := map[string]bool{}
+	o := &ordering{builtin: builtin, seen: map[string]bool{}}
+	if o.files, err = findModules(dir); err != nil {
+		return nil, cloudpal.E("read modules", "", err)
+	}
 	for _, name := range names {
-		m, ok := deps[moduleName(name)]
-		if !ok {
-			if hasBuiltin(builtin, name) {
-				continue
-			}
-			return nil, cloudpal.E("find kernel module "+name, cloudpal.Missing, nil).
-				WithHint("use the distribution's linux-image-cloud-amd64")
-		}
-		// modules.dep lists what a module needs, what is needed last first.
-		for i := len(m) - 1; i >= 0; i-- {
-			if !seen[m[i]] {
-				seen[m[i]] = true
-				order = append(order, filepath.Join(dir, m[i]))
-			}
+		if err := o.add(name); err != nil {
+			return nil, err
 		}
 	}
-	return order, nil
+	return o.order, nil
 }
 
-// readDeps reads modules.dep: "path: path path ...". A module comes first in
-// its own list.
-func readDeps(file string) (map[string][]string, error) {
-	f, err := os.Open(file)
+// An ordering is a list of modules in the making.
+type ordering struct {
+	files   map[string]string // by name
+	builtin []byte
+	seen    map[string]bool
+	order   []string
+}
+
+func (o *ordering) add(name string) error {
+	name = moduleName(name)
+	if o.seen[name] {
+		return nil
+	}
+	o.seen[name] = true
+	file, ok := o.files[name]
+	if !ok {
+		if hasBuiltin(o.builtin, name) {
+			return nil
+		}
+		return cloudpal.E("find kernel module "+name, cloudpal.Missing, nil).
+			WithHint("use the distribution's linux-image-cloud-amd64")
+	}
+	module, err := readModule(file)
+	if err != nil {
+		return cloudpal.E("read kernel module "+name, "", err)
+	}
+	needs, err := dependencies(module)
+	if err != nil {
+		return cloudpal.E("read kernel module "+name, cloudpal.Corrupt, err).WithHint(setupHint)
+	}
+	for _, need := range needs {
+		if err := o.add(need); err != nil {
+			return err
+		}
+	}
+	o.order = append(o.order, file)
+	return nil
+}
+
+// findModules maps the names of all modules below dir to their files.
+func findModules(dir string) (map[string]string, error) {
+	files := map[string]string{}
+	err := filepath.WalkDir(filepath.Join(dir, "kernel"), func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.Type().IsRegular() && strings.Contains(d.Name(), ".ko") {
+			files[moduleName(path)] = path
+		}
+		return err
+	})
+	return files, err
+}
+
+// maxModinfo bounds the section that says what a module is, in bytes.
+const maxModinfo = 1 << 20
+
+// dependencies returns the modules that a module says it needs: "depends=a,b"
+// among the strings of its section .modinfo (Linux, include/linux/module.h).
+func dependencies(module []byte) ([]string, error) {
+	f, err := elf.NewFile(bytes.NewReader(module))
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	return parseDeps(f)
-}
-
-func parseDeps(r io.Reader) (map[string][]string, error) {
-	deps := map[string][]string{}
-	s := bufio.NewScanner(r)
-	for s.Scan() {
-		path, needs, ok := strings.Cut(s.Text(), ":")
+	section := f.Section(".modinfo")
+	if section == nil || section.Size > maxModinfo {
+		return nil, errors.New("it does not say what it is")
+	}
+	info, err := section.Data()
+	if err != nil {
+		return nil, err
+	}
+	var needs []string
+	for entry := range bytes.SplitSeq(info, []byte{0}) {
+		list, ok := strings.CutPrefix(string(entry), "depends=")
 		if !ok {
-			return nil, fmt.Errorf("modules.dep: no colon in %.100q", s.Text())
+			continue
 		}
-		all := append([]string{path}, strings.Fields(needs)...)
-		for _, p := range all {
-			if !filepath.IsLocal(p) {
-				return nil, fmt.Errorf("modules.dep: path %.100q", p)
+		for name := range strings.SplitSeq(list, ",") {
+			if name != "" {
+				needs = append(needs, name)
 			}
 		}
-		deps[moduleName(path)] = all
 	}
-	return deps, s.Err()
+	return needs, nil
 }
 
 // moduleName is how the kernel knows a module: without directory or ending,
