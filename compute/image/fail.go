@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"strings"
 	"syscall"
 
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
@@ -39,6 +40,8 @@ func judge(err error) (cloudpal.Kind, string) {
 		return cloudpal.Invalid, "the image asks for more than this host allows; do not run it unless you know who made it"
 	case errors.Is(err, layer.ErrInvalid):
 		return cloudpal.Invalid, "the image was not made properly; build it again"
+	case strings.Contains(err.Error(), "error verifying"): // the registry client's own check, which has no type
+		return cloudpal.Corrupt, "the data was changed or cut on the way; fetch the image again"
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return cloudpal.Corrupt, "the data ended early; try again"
 	case errors.Is(err, context.DeadlineExceeded):
@@ -46,13 +49,13 @@ func judge(err error) (cloudpal.Kind, string) {
 	case errors.As(err, &web):
 		return judgeWeb(web)
 	case errors.Is(err, fs.ErrNotExist):
-		return cloudpal.NotExist, ""
+		return cloudpal.NotExist, "check the name or path"
 	case errors.Is(err, fs.ErrPermission):
 		return cloudpal.Denied, "run it as a user who may"
 	case errors.As(err, &network):
 		return cloudpal.Missing, "check that the registry's name is right and that it can be reached"
 	}
-	return cloudpal.Other, ""
+	return cloudpal.Other, "look whether the disk and the network work, and try again"
 }
 
 func judgeWeb(err *transport.Error) (cloudpal.Kind, string) {
@@ -64,7 +67,7 @@ func judgeWeb(err *transport.Error) (cloudpal.Kind, string) {
 	case http.StatusTooManyRequests:
 		return cloudpal.Busy, "the registry wants fewer requests; try again later"
 	}
-	return cloudpal.Other, ""
+	return cloudpal.Other, "the registry is in trouble; try again later"
 }
 
 func corrupt(format string, args ...any) error {
@@ -72,6 +75,11 @@ func corrupt(format string, args ...any) error {
 		WithHint("the data was changed or cut on the way; fetch the image again")
 }
 
+// refuse returns an error of kind Invalid. Where hint is empty, it is the
+// remedy for an image that makes no sense.
 func refuse(hint, format string, args ...any) error {
+	if hint == "" {
+		hint = "the image was not made properly; build it again"
+	}
 	return cloudpal.E("", cloudpal.Invalid, fmt.Errorf(format, args...)).WithHint(hint)
 }

@@ -33,8 +33,11 @@ type folder struct{ *os.Root }
 
 func (d folder) open(name string) (io.ReadCloser, int64, error) {
 	f, err := d.Open(name)
-	if err != nil {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
 		return nil, 0, err
+	}
+	if err != nil { // such as a link that leads out, which has no error of its own
+		return nil, 0, refuse("give a layout of plain files", "%w", err)
 	}
 	info, err := f.Stat()
 	if err == nil && !info.Mode().IsRegular() {
@@ -67,7 +70,11 @@ func openArchive(name string) (files, error) {
 		return nil, err
 	}
 	a := &archive{file: f, where: map[string]member{}}
-	if err := errors.Join(refusePacked(f), a.scan()); err != nil {
+	err = refusePacked(f)
+	if err == nil {
+		err = a.scan()
+	}
+	if err != nil {
 		f.Close()
 		return nil, err
 	}

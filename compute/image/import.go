@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
+	"io/fs"
 	"path"
 	"path/filepath"
 	"strings"
@@ -144,6 +146,9 @@ func (l layout) blob(_ context.Context, d v1.Descriptor) (io.ReadCloser, error) 
 		return nil, err
 	}
 	r, size, err := l.files.open("blobs/" + d.Digest.Algorithm + "/" + d.Digest.Hex)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, corrupt("%s is not in the layout", d.Digest)
+	}
 	if err != nil {
 		return nil, err
 	}
