@@ -30,14 +30,14 @@ func awaitHellos(addr netip.AddrPort) (greeted <-chan struct{}, err error) {
 	if err := unix.Bind(fd, local); err != nil {
 		return nil, err
 	}
-	random, err := os.OpenFile("/dev/random", os.O_WRONLY, 0)
+	random, err := unix.Open("/dev/random", unix.O_WRONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
 	}
 	first := make(chan struct{})
 	go func() {
 		runtime.LockOSThread()
-		takeHellos(fd, int(random.Fd()), first)
+		takeHellos(fd, random, first)
 	}()
 	return first, nil
 }

@@ -27,7 +27,7 @@ import (
 // A Config says what runs, and where.
 type Config struct {
 	Name   string     // of the cgroup: [a-z0-9-]+
-	Root   string     // the process sees this directory as /, and owns nothing of it
+	Root   string     // the process sees this directory as /; it has the programs Path and Prlimit
 	UID    int        // user and group; not 0
 	Binds  []Bind     // what is seen in Root beside its own files
 	Path   string     // of the program, inside Root
@@ -77,7 +77,7 @@ func start(c Config, g group) (*Process, error) {
 		return nil, err
 	}
 	cmd := &exec.Cmd{
-		Path: c.Path, Args: append([]string{filepath.Base(c.Path)}, c.Args...), Dir: "/",
+		Path: Prlimit, Args: limited(c), Dir: "/",
 		Env: []string{"PATH=/usr/bin", "HOME=/", "LC_ALL=C"}, Stdout: c.Errors, Stderr: c.Errors,
 		ExtraFiles: c.Files,
 		SysProcAttr: &syscall.SysProcAttr{
@@ -102,13 +102,12 @@ func start(c Config, g group) (*Process, error) {
 	return adopt(cmd, c, g)
 }
 
-// adopt makes a Process of a command that runs. The limits that are set on the
-// process itself come a moment late; it has not yet read a byte of anyone's.
+// adopt makes a Process of a command that runs.
 func adopt(cmd *exec.Cmd, c Config, g group) (*Process, error) {
 	p := &Process{pid: cmd.Process.Pid, group: g, done: make(chan struct{})}
 	var err error
 	if p.start, err = startTime(p.pid); err == nil {
-		err = errors.Join(limit(p.pid, c.Limits), g.add(p.pid))
+		err = g.add(p.pid)
 	}
 	if err == nil {
 		p.fd, err = unix.PidfdOpen(p.pid, 0)
@@ -126,23 +125,23 @@ func adopt(cmd *exec.Cmd, c Config, g group) (*Process, error) {
 	return p, nil
 }
 
-// limit sets what a process may not change for itself.
-func limit(pid int, l Limits) error {
-	set := func(what string, resource int, n uint64) error {
-		if err := unix.Prlimit(pid, resource, &unix.Rlimit{Cur: n, Max: n}, nil); err != nil {
-			return fmt.Errorf("limit %s: %w", what, err)
-		}
-		return nil
+// Prlimit is the program of util-linux that sets a process's limits before it
+// runs another. A process without CAP_SYS_RESOURCE, which a container's root
+// often lacks, cannot set those of another user's. It must be in Root.
+const Prlimit = "/usr/bin/prlimit"
+
+// limited returns the command that sets limits and then becomes the program.
+func limited(c Config) []string {
+	set := func(what string, n uint64) string { return fmt.Sprintf("--%s=%d:%d", what, n, n) }
+	cmd := []string{Prlimit, set("core", 0)}
+	if c.Limits.Files > 0 {
+		cmd = append(cmd, set("nofile", c.Limits.Files))
 	}
-	errs := []error{set("core dumps", unix.RLIMIT_CORE, 0)}
-	if l.Files > 0 {
-		errs = append(errs, set("open files", unix.RLIMIT_NOFILE, l.Files))
-	}
-	if l.Tasks > 0 {
+	if c.Limits.Tasks > 0 {
 		// Counted for the whole user: the cgroup has the exact bound.
-		errs = append(errs, set("processes", unix.RLIMIT_NPROC, 4*uint64(l.Tasks)))
+		cmd = append(cmd, set("nproc", 4*uint64(c.Limits.Tasks)))
 	}
-	return errors.Join(errs...)
+	return append(append(cmd, "--", c.Path), c.Args...)
 }
 
 // bindAll mounts binds in root. They are seen by a process that is started now;

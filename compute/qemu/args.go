@@ -79,22 +79,27 @@ func (a *arguments) sockets(qmp, console *os.File) {
 		"-chardev", fmt.Sprintf("socket,id=console,fd=%d,server=on,wait=off", a.file(console)), "-serial", "chardev:console")
 }
 
-// devices are the disks and the NIC. Each has its own slot, so that the guest
-// sees them in this order.
-func (a *arguments) devices(s compute.Spec, disks []*os.File) {
+// devices are the disks and the NIC. Each has its own slot: the guest finds
+// them from the last slot to the first, and so the disks in the order of Spec.
+func (a *arguments) devices(s compute.Spec, disks [][]*os.File) {
 	for i, disk := range s.Disks {
-		a.disk(i, disk, disks[i], s.Limits)
+		a.disk(i, slot(s, i), disk, disks[i], s.Limits)
 	}
-	n := len(s.Disks)
 	a.add("-netdev", fmt.Sprintf("tap,id=net,fd=%d", a.file(s.NIC.TAP)),
-		"-device", fmt.Sprintf("virtio-net-device,netdev=net,mac=%s,bus=virtio-mmio-bus.%d", s.NIC.MAC, n),
+		"-device", fmt.Sprintf("virtio-net-device,netdev=net,mac=%s,bus=virtio-mmio-bus.%d", s.NIC.MAC, slot(s, len(s.Disks))),
 		"-object", "rng-random,id=rng,filename=/dev/urandom",
-		"-device", fmt.Sprintf("virtio-rng-device,rng=rng,max-bytes=1024,period=100,bus=virtio-mmio-bus.%d", n+1))
+		"-device", fmt.Sprintf("virtio-rng-device,rng=rng,max-bytes=1024,period=100,bus=virtio-mmio-bus.%d", slot(s, len(s.Disks)+1)))
 }
 
-// disk adds one. It comes as a descriptor: its path is not in the jail.
-func (a *arguments) disk(i int, d compute.Disk, f *os.File, l compute.Limits) {
-	a.add("-add-fd", fmt.Sprintf("fd=%d,set=%d", a.file(f), i))
+// slot returns the slot of the i-th device: the disks, the NIC, the random
+// number generator.
+func slot(s compute.Spec, i int) int { return len(s.Disks) + 1 - i }
+
+// disk adds one. It comes as descriptors: its path is not in the jail.
+func (a *arguments) disk(i, slot int, d compute.Disk, open []*os.File, l compute.Limits) {
+	for _, f := range open {
+		a.add("-add-fd", fmt.Sprintf("fd=%d,set=%d", a.file(f), i))
+	}
 	drive := fmt.Sprintf("if=none,id=d%d,format=raw,file.filename=/dev/fdset/%d,file.locking=off", i, i)
 	if d.ReadOnly {
 		drive += ",readonly=on"
@@ -108,7 +113,7 @@ func (a *arguments) disk(i int, d compute.Disk, f *os.File, l compute.Limits) {
 		}
 	}
 	a.add("-drive", drive,
-		"-device", fmt.Sprintf("virtio-blk-device,drive=d%d,bus=virtio-mmio-bus.%d", i, i))
+		"-device", fmt.Sprintf("virtio-blk-device,drive=d%d,bus=virtio-mmio-bus.%d", i, slot))
 }
 
 // kernel makes the machine boot, and wait before its first instruction.

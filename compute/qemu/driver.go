@@ -21,6 +21,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -98,7 +99,7 @@ func (d *Driver) start(ctx context.Context, s compute.Spec, boot bool) (compute.
 		return nil, cloudpal.E(op, "", err)
 	}
 	disks, err := openDisks(s.Disks)
-	defer closeAll(disks)
+	defer func() { closeAll(slices.Concat(disks...)) }()
 	if err != nil {
 		return nil, cloudpal.E(op, "", err)
 	}
@@ -123,7 +124,7 @@ func (d *Driver) start(ctx context.Context, s compute.Spec, boot bool) (compute.
 	// From here only QEMU holds them: when it ends, so does who waits on them.
 	closeAll(listeners)
 	if err := m.connect(ctx, true); err != nil {
-		return nil, cloudpal.E(op, "", errors.Join(err, m.Kill(), errors.New(m.Exit().String())))
+		return nil, cloudpal.E(op, "", errors.Join(err, m.giveUp()))
 	}
 	return m, nil
 }
@@ -244,20 +245,24 @@ func makeMemory(s compute.Spec) error {
 	return errors.Join(f.Truncate(s.Memory), f.Chown(s.UID, s.UID), f.Close())
 }
 
-func openDisks(disks []compute.Disk) ([]*os.File, error) {
-	var files []*os.File
-	for _, d := range disks {
-		mode := os.O_RDWR
-		if d.ReadOnly {
-			mode = os.O_RDONLY
+// openDisks opens each disk for each way that QEMU may want it: it looks at a
+// writable one read-only first.
+func openDisks(disks []compute.Disk) ([][]*os.File, error) {
+	all := make([][]*os.File, len(disks))
+	for i, d := range disks {
+		modes := []int{os.O_RDONLY}
+		if !d.ReadOnly {
+			modes = append(modes, os.O_RDWR)
 		}
-		f, err := os.OpenFile(d.Path, mode, 0)
-		if err != nil {
-			return files, err
+		for _, mode := range modes {
+			f, err := os.OpenFile(d.Path, mode, 0)
+			if err != nil {
+				return all, err
+			}
+			all[i] = append(all[i], f)
 		}
-		files = append(files, f)
 	}
-	return files, nil
+	return all, nil
 }
 
 // listenIn opens sockets in dir that QEMU answers once it is up. What connects

@@ -204,6 +204,18 @@ func (m *machine) Kill() error {
 	return err
 }
 
+// giveUp ends a process that did not come up, and returns what it said.
+func (m *machine) giveUp() error {
+	select {
+	case <-m.done:
+	case <-time.After(2 * eventWait):
+		if err := m.Kill(); err != nil {
+			return err
+		}
+	}
+	return errors.New(m.exit.String())
+}
+
 // Done is closed when the process is gone.
 func (m *machine) Done() <-chan struct{} { return m.done }
 

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/tradle/cloudpal"
+	"github.com/tradle/cloudpal/compute/jail"
 )
 
 // Where Debian has QEMU. The microvm variant can only KVM, and is a third of
@@ -71,7 +72,7 @@ func makeUsr(dir, binary string) error {
 // usrFiles lists QEMU, its libraries, its firmware for microvm and, where there
 // is no KVM, its translator.
 func usrFiles(binary string) ([]string, error) {
-	files := []string{binary}
+	files := []string{binary, jail.Prlimit}
 	for _, f := range []string{
 		filepath.Join(firmware, "bios-microvm.bin"), filepath.Join(firmware, "pvh.bin"),
 		filepath.Join(modules, "accel-tcg-x86_64.so"),
