@@ -84,7 +84,9 @@ func (o *opener) begin(key *Key, label string) error {
 }
 
 func (o *opener) readHead() error {
-	f, err := readFrame(o.src, make([]byte, frameHead+maxFrame))
+	room := takeScratch()
+	defer room.give()
+	f, err := readFrame(o.src, room.sealed)
 	if err != nil {
 		return err
 	}

@@ -123,4 +123,3 @@ func noise(seed uint64, n int64) []byte {
 	rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8), byte(seed >> 16), byte(seed >> 24)}).Read(b)
 	return b
 }
-
