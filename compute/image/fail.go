@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"syscall"
 
@@ -30,7 +31,6 @@ func fail(op string, err error) error {
 func judge(err error) (cloudpal.Kind, string) {
 	var known *cloudpal.Error
 	var web *transport.Error
-	var network net.Error
 	switch {
 	case errors.As(err, &known):
 		return known.Kind, known.Hint
@@ -52,10 +52,18 @@ func judge(err error) (cloudpal.Kind, string) {
 		return cloudpal.NotExist, "check the name or path"
 	case errors.Is(err, fs.ErrPermission):
 		return cloudpal.Denied, "run it as a user who may"
-	case errors.As(err, &network):
+	case isNetwork(err):
 		return cloudpal.Missing, "check that the registry's name is right and that it can be reached"
 	}
 	return cloudpal.Other, "look whether the disk and the network work, and try again"
+}
+
+// isNetwork reports whether err is the network's. net.Error would not do: every
+// error of the system is one.
+func isNetwork(err error) bool {
+	var op *net.OpError
+	var web *url.Error
+	return errors.As(err, &op) || errors.As(err, &web)
 }
 
 func judgeWeb(err *transport.Error) (cloudpal.Kind, string) {

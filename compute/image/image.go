@@ -80,7 +80,9 @@ type Limits struct {
 	Layer  layer.Limits // each layer; several made into one are bounded together
 	JSON   int64        // bytes of a manifest, index or configuration; 4 MiB
 	Layers int          // layers of an image; 512
-	Ratio  int64        // bytes unpacked for each byte sent, beyond the first GiB; 2000
+	// Ratio is the most bytes, zeros not counted, that each byte sent may
+	// unpack to, once RatioFrom bytes came; 200, 1 GiB.
+	Ratio, RatioFrom int64
 }
 
 func (l Limits) withDefaults() Limits {
@@ -91,7 +93,10 @@ func (l Limits) withDefaults() Limits {
 		l.Layers = 512
 	}
 	if l.Ratio == 0 {
-		l.Ratio = 2000
+		l.Ratio = 200
+	}
+	if l.RatioFrom == 0 {
+		l.RatioFrom = 1 << 30
 	}
 	return l
 }

@@ -57,21 +57,26 @@ func (s *Store) named(r record, names []nameRecord) []Image {
 
 // Get returns the image of that name ("nginx" is "nginx:latest"), or with that
 // ID or beginning of an ID, if it is the only one. Where there is none, the
-// error's kind is cloudpal.NotExist.
+// error's kind is cloudpal.NotExist; where its layers are not all there,
+// cloudpal.Corrupt.
 func (s *Store) Get(name string) (Image, error) {
 	op := "find image " + name
-	img, err := s.byName(name)
+	img, err := s.lookUp(name)
 	if err == nil {
-		return img, nil
+		err = s.checkWhole(img)
 	}
-	if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, cloudpal.Invalid) {
-		return Image{}, fail(op, err)
-	}
-	img, err = s.byID(name)
 	if err != nil {
 		return Image{}, fail(op, err)
 	}
 	return img, nil
+}
+
+func (s *Store) lookUp(name string) (Image, error) {
+	img, err := s.byName(name)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, cloudpal.Invalid) {
+		return s.byID(name)
+	}
+	return img, err
 }
 
 func (s *Store) byName(name string) (Image, error) {
@@ -117,7 +122,7 @@ func (s *Store) byID(prefix string) (Image, error) {
 // image itself goes with the next Collect.
 func (s *Store) Remove(ctx context.Context, name string) error {
 	op := "remove image " + name
-	img, err := s.Get(name)
+	img, err := s.lookUp(name)
 	if err != nil {
 		return fail(op, err)
 	}

@@ -7,10 +7,10 @@ import (
 	"errors"
 	"io"
 	"io/fs"
-	"net"
 	"os"
 	"path/filepath"
 
+	"github.com/tradle/cloudpal"
 	"github.com/tradle/cloudpal/compute/image/layer"
 )
 
@@ -20,9 +20,10 @@ const (
 	aboutFile = "about.json"
 )
 
-// about is what the store knows of a layer besides its file system: its ties.
-// They are bytes because names need not be text.
+// about is what the store knows of a layer besides its file system: how long
+// its file is, and its ties. They are bytes because names need not be text.
 type about struct {
+	Bytes   int64    `json:"bytes"`
 	Implied [][]byte `json:"implied,omitempty"`
 	Hiding  [][]byte `json:"hiding,omitempty"`
 }
@@ -58,11 +59,18 @@ func (s *Store) make(ctx context.Context, key, id string, parts []part, builder 
 		}
 	}
 	defer s.unclaim(key)
-	if m, err := s.find(key, id); !errors.Is(err, fs.ErrNotExist) {
+	m, err := s.find(key, id)
+	if err == nil {
 		for _, p := range parts {
 			tell(p, p.size)
 		}
-		return m, err
+		return m, nil
+	}
+	if errors.Is(err, cloudpal.Corrupt) {
+		_, err = s.removeLayer(key)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return made{}, err
 	}
 	if err := s.acquire(ctx); err != nil {
 		return made{}, err
@@ -93,14 +101,24 @@ func (s *Store) unclaim(key string) {
 	delete(s.making, key)
 }
 
-// find returns a layer that is there.
+// find returns a layer that is there. Its kind of error is Corrupt where only
+// a part of it is, which the store itself never leaves.
 func (s *Store) find(key, id string) (made, error) {
-	info, err := os.Stat(s.layerPath(key))
-	if err != nil {
+	if _, err := os.Stat(s.path("layers", key)); err != nil {
 		return made{}, err
 	}
 	a, err := readJSON[about](s.path("layers", key, aboutFile))
-	return made{stored{DiffID: id, Key: key, Size: info.Size()}, a}, err
+	if err != nil {
+		return made{}, corrupt("layer %s: %w", id, err)
+	}
+	info, err := os.Stat(s.layerPath(key))
+	if err != nil {
+		return made{}, corrupt("layer %s: %w", id, err)
+	}
+	if info.Size() != a.Bytes {
+		return made{}, corrupt("layer %s has %d bytes instead of %d", id, info.Size(), a.Bytes)
+	}
+	return made{stored{DiffID: id, Key: key, Size: a.Bytes}, a}, nil
 }
 
 // tries is how often a layer is fetched whose connection breaks.
@@ -109,8 +127,7 @@ const tries = 3
 func (s *Store) retry(ctx context.Context, key string, parts []part, builder newBuilder, tell report) (err error) {
 	for range tries {
 		err = s.build(ctx, key, parts, builder, tell)
-		var network net.Error
-		if ctx.Err() != nil || !errors.Is(err, io.ErrUnexpectedEOF) && !errors.As(err, &network) {
+		if ctx.Err() != nil || !errors.Is(err, io.ErrUnexpectedEOF) && !isNetwork(err) {
 			return err
 		}
 	}
@@ -149,7 +166,11 @@ func (s *Store) seal(d *draft, f *os.File, b *layer.Builder, key string) error {
 	if err != nil {
 		return err
 	}
-	a := about{Implied: toBytes(ties.Implied), Hiding: toBytes(ties.Hiding)}
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	a := about{Bytes: info.Size(), Implied: toBytes(ties.Implied), Hiding: toBytes(ties.Hiding)}
 	text, err := json.Marshal(a)
 	if err != nil {
 		return err

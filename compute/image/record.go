@@ -49,15 +49,19 @@ func (s *Store) image(r record, n nameRecord) Image {
 
 func (s *Store) layerPath(key string) string { return s.path("layers", key, layerFile) }
 
-// whole reports whether all of the image's layers are there.
-func (s *Store) whole(r record) bool {
-	for _, l := range r.Layers {
-		info, err := os.Stat(s.layerPath(l.Key))
-		if err != nil || info.Size() != l.Size {
-			return false
+// checkWhole returns an error of kind Corrupt where a layer of the image is not
+// there, or not all of it.
+func (s *Store) checkWhole(img Image) error {
+	for _, l := range img.Layers {
+		info, err := os.Stat(l.Path)
+		if err != nil {
+			return corrupt("%w", err)
+		}
+		if info.Size() != l.Size {
+			return corrupt("%s has %d bytes instead of %d", l.Path, info.Size(), l.Size)
 		}
 	}
-	return true
+	return nil
 }
 
 func (s *Store) readRecord(id string) (record, error) {

@@ -2,6 +2,8 @@ package image
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"sync"
@@ -102,16 +104,23 @@ type draft struct {
 }
 
 func (s *Store) draft() (*draft, error) {
-	dir, err := os.MkdirTemp(s.path("temp"), "")
-	if err != nil {
-		return nil, err
+	for {
+		dir, err := os.MkdirTemp(s.path("temp"), "")
+		if err != nil {
+			return nil, err
+		}
+		f, err := lock(dir)
+		if _, gone := os.Lstat(dir); errors.Is(gone, fs.ErrNotExist) || errors.Is(err, unix.EWOULDBLOCK) {
+			if err == nil {
+				f.Close()
+			}
+			continue // another program took it for abandoned before it was locked
+		}
+		if err != nil {
+			return nil, errors.Join(err, os.Remove(dir))
+		}
+		return &draft{dir, f}, nil
 	}
-	f, err := lock(dir)
-	if err != nil {
-		os.Remove(dir)
-		return nil, err
-	}
-	return &draft{dir, f}, nil
 }
 
 // discard removes the draft if it was not published.
@@ -120,12 +129,14 @@ func (d *draft) discard() {
 	d.lock.Close()
 }
 
-// publish gives the draft its final name, for good once it returns.
+// publish gives the draft its final name, for good once it returns. Where
+// another program was faster, its piece stays: one name has one content.
 func (d *draft) publish(path string) error {
 	if err := syncDir(d.dir); err != nil {
 		return err
 	}
-	if err := os.Rename(d.dir, path); err != nil {
+	err := os.Rename(d.dir, path)
+	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
 	return syncDir(filepath.Dir(path))

@@ -54,7 +54,7 @@ func burn(ms int) (string, error) {
 
 func spin() (string, error) {
 	go func() {
-		for {
+		for n := 0; ; n++ {
 		}
 	}()
 	return "spinning", nil
