@@ -67,10 +67,11 @@ func refuse(t testing.TB, b []byte, key *Key, label string, mem *os.File) string
 
 func TestOpenRefusesEveryFlippedBit(t *testing.T) {
 	t.Parallel()
-	key, mem := NewKey(), file(t, 0)
-	good := small(t, key, "a", 1)
-	if len(good) > 1000 {
-		t.Fatalf("%d bytes are not small", len(good))
+	key, mem, from := NewKey(), file(t, 0), file(t, 8192)
+	put(t, from, 4096, []byte("something"))
+	good := sealed(t, key, "a", from, []byte("state"))
+	if len(frames(t, good)) != 5 || len(good) > 400 {
+		t.Fatalf("%d frames in %d bytes, want a small nap with one of each kind", len(frames(t, good)), len(good))
 	}
 	for i := range len(good) * 8 {
 		b := bytes.Clone(good)
@@ -383,13 +384,13 @@ func FuzzOpen(f *testing.F) {
 func FuzzInside(f *testing.F) {
 	room := takeScratch()
 	from := file(f, 1<<20+4096)
-	put(f, from, 5000, noise(1, 10_000))
+	put(f, from, 5000, []byte("something"))
 	plain, _, err := packMemory(room, 0, from, 1<<20+4096)
 	if err != nil {
 		f.Fatal(err)
 	}
 	f.Add(byte(kindMemory), bytes.Clone(plain))
-	f.Add(byte(kindState), bytes.Clone(packState(room, 0, noise(2, 100))))
+	f.Add(byte(kindState), bytes.Clone(packState(room, 0, []byte("some state"))))
 	key, mem := NewKey(), file(f, 0)
 	f.Fuzz(func(t *testing.T, k byte, plain []byte) {
 		if len(plain) > maxFrame-tagSize {
