@@ -180,6 +180,7 @@ func (d *Driver) Attach(ctx context.Context, s compute.Spec, p compute.Process) 
 	}
 	m := newMachine(d, s, proc)
 	if err := m.connect(ctx, false); err != nil {
+		m.disconnect()
 		return nil, cloudpal.E(op, "", err)
 	}
 	return m, nil

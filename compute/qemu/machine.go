@@ -68,6 +68,16 @@ func (m *machine) connect(ctx context.Context, isNew bool) error {
 	return err
 }
 
+// disconnect lets go of a process that lives on.
+func (m *machine) disconnect() {
+	if m.qmp != nil {
+		m.qmp.close()
+	}
+	if m.con != nil {
+		m.con.conn.Close()
+	}
+}
+
 // capabilities let the memory file be the snapshot's memory, and tell of the
 // migration's end.
 var capabilities = command{Execute: "migrate-set-capabilities", Arguments: map[string]any{

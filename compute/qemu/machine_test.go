@@ -239,3 +239,118 @@ func TestBootSuspendResume(t *testing.T) {
 		t.Errorf("stats are %+v", s)
 	}
 }
+
+// ways out of a machine that runs, each from the same boot.
+func TestMachineEnds(t *testing.T) {
+	r := newRig(t, "web")
+	m := r.boot()
+	t.Run("a suspend that is called off leaves it running", func(t *testing.T) {
+		state, err := os.Create(filepath.Join(r.dir, "state"))
+		must(t, err)
+		ctx, cancel := context.WithCancelCause(t.Context())
+		why := errors.New("a packet came")
+		cancel(why)
+		if err := m.Suspend(ctx, state); !errors.Is(err, why) {
+			t.Errorf("suspend: %v", err)
+		}
+		if got := r.get("/"); got == "" {
+			t.Error("the guest does not answer")
+		}
+	})
+	t.Run("another run of the program finds it", func(t *testing.T) {
+		// As when that run ends; QEMU listens to one at a time.
+		m.(*machine).disconnect()
+		again, err := r.driver.Attach(t.Context(), r.spec(), m.Process())
+		must(t, err)
+		s, err := again.Stats(t.Context())
+		must(t, err)
+		if s.CPU < 500*time.Millisecond {
+			t.Errorf("its CPU time is %v: not counted from its start", s.CPU)
+		}
+		if err := again.SetCPU(0.5); err != nil {
+			t.Error(err)
+		}
+		other := m.Process()
+		other.Start++
+		if _, err := r.driver.Attach(t.Context(), r.spec(), other); err == nil {
+			t.Error("another process of the same number is taken for it")
+		}
+		m = again
+	})
+	t.Run("a guest that powers off", func(t *testing.T) {
+		must(t, r.ctl.PowerOff(t.Context()))
+		select {
+		case <-m.Done():
+		case <-time.After(30 * time.Second):
+			t.Fatalf("it does not end; console: %s", m.Console())
+		}
+		if e := m.Exit(); e.Reason != compute.PoweredOff {
+			t.Errorf("the reason is %v", e)
+		}
+	})
+	t.Run("its volume is clean", func(t *testing.T) {
+		if out, err := exec.Command("/sbin/e2fsck", "-fn", r.volume).CombinedOutput(); err != nil {
+			t.Errorf("e2fsck: %v\n%s", err, out)
+		}
+	})
+	t.Run("killed", func(t *testing.T) {
+		m := r.boot()
+		must(t, m.Kill())
+		if e := m.Exit(); e.Reason != compute.Killed {
+			t.Errorf("the reason is %v", e)
+		}
+	})
+	t.Run("crashed", func(t *testing.T) {
+		m := r.boot()
+		must(t, unix.Kill(m.Process().PID, unix.SIGSEGV))
+		<-m.Done()
+		if e := m.Exit(); e.Reason != compute.Crashed || !strings.Contains(e.Detail, "segmentation") {
+			t.Errorf("the reason is %v", e)
+		}
+	})
+}
+
+// A state that is not one must end in an error, and not in a guest that runs.
+func TestLoadRefusesGarbage(t *testing.T) {
+	r := newRig(t, "web")
+	s := r.spec()
+	must(t, os.Mkdir(s.Dir, 0o711))
+	for _, text := range []string{"", "garbage", strings.Repeat("QEVM", 1000)} {
+		m, err := r.driver.Arm(t.Context(), s)
+		must(t, err)
+		state := filepath.Join(r.dir, "state")
+		must(t, os.WriteFile(state, []byte(text), 0o600))
+		f, err := os.Open(state)
+		must(t, err)
+		if err := m.Load(t.Context(), f); err == nil {
+			t.Errorf("%.10q is loaded", text)
+		}
+		f.Close()
+		must(t, m.Kill())
+	}
+}
+
+func TestBadSpecsAreErrors(t *testing.T) {
+	r := newRig(t, "web")
+	must(t, os.Mkdir(r.spec().Dir, 0o711))
+	for _, c := range []struct {
+		what   string
+		change func(*compute.Spec)
+	}{
+		{"no kernel", func(s *compute.Spec) { s.Kernel += ".none" }},
+		{"no disk", func(s *compute.Spec) { s.Disks[0].Path += ".none" }},
+		{"no initrd", func(s *compute.Spec) {}},
+		{"root as the user", func(s *compute.Spec) { s.UID = 0 }},
+	} {
+		s := r.spec()
+		c.change(&s)
+		m, err := r.driver.Boot(t.Context(), s)
+		if err == nil {
+			t.Errorf("%s: it boots", c.what)
+			m.Kill()
+		}
+	}
+	if left, err := filepath.Glob("/sys/fs/cgroup/*/cloudpal/test-*"); err == nil && len(left) > 0 {
+		t.Errorf("cgroups are left behind: %v", left)
+	}
+}
