@@ -33,6 +33,9 @@ func TestRealImagesAreWhatUmociUnpacks(t *testing.T) {
 			if img.Name != name+":latest" {
 				t.Errorf("its name is %q", img.Name)
 			}
+			for _, l := range img.Layers {
+				run(t, "fsck.erofs", l.Path)
+			}
 			got := readTree(t, mountImage(t, img))
 			want := readTree(t, umoci(t, layout, "latest"))
 			if len(want) < 3 {

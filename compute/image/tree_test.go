@@ -18,14 +18,24 @@ import (
 	"github.com/tradle/cloudpal/compute/image"
 )
 
-// needRoot skips a test that mounts.
+// needRoot skips a test that mounts, unless CLOUDPAL_MUST_RUN is set.
 func needRoot(t *testing.T) {
 	t.Helper()
+	reason := ""
 	if os.Getuid() != 0 {
-		t.Skip("mounting needs root")
+		reason = "mounting needs root"
 	}
 	if b, _ := os.ReadFile("/proc/filesystems"); !strings.Contains(string(b), "\t"+image.FS+"\n") {
-		t.Skip("this kernel has no " + image.FS)
+		reason = "this kernel has no " + image.FS + ": try modprobe " + image.FS
+	}
+	if _, err := exec.LookPath("umoci"); err != nil {
+		reason = "needs umoci to compare with: run make setup"
+	}
+	if reason != "" && os.Getenv("CLOUDPAL_MUST_RUN") != "" {
+		t.Fatal(reason)
+	}
+	if reason != "" {
+		t.Skip(reason)
 	}
 }
 
