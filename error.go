@@ -38,19 +38,16 @@ type Error struct {
 	Hint string // the next step, as a sentence; may be empty
 }
 
-// E returns an Error. A cause that is itself an Error lends its kind where
-// kind is empty, and its hint.
+// E returns an Error. A cause that is itself an Error, or a Kind, lends its kind
+// where kind is empty, and its hint.
 func E(op string, kind Kind, cause error) *Error {
 	e := &Error{Op: op, Kind: kind, Err: cause}
 	var inner *Error
 	if errors.As(cause, &inner) {
-		if e.Kind == "" {
-			e.Kind = inner.Kind
-		}
 		e.Hint = inner.Hint
 	}
 	if e.Kind == "" {
-		e.Kind = Other
+		e.Kind = KindOf(cause)
 	}
 	return e
 }
@@ -90,6 +87,10 @@ func KindOf(err error) Kind {
 	var e *Error
 	if errors.As(err, &e) {
 		return e.Kind
+	}
+	var k Kind
+	if errors.As(err, &k) {
+		return k
 	}
 	return Other
 }
