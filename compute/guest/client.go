@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -27,19 +26,14 @@ const maxLogLine = 2*MaxLogData + 1024
 // A Client is the host's end of the control protocol with one guest. Its
 // methods may be called from many goroutines.
 type Client struct {
-	addr netip.AddrPort
-	http *http.Client
+	addr   string
+	dialer net.Dialer
+	http   *http.Client
 }
 
-// Dial returns a client of the guest with the given MAC address behind the
-// host's interface ifname. It connects when it needs to.
-func Dial(ifname string, mac net.HardwareAddr) *Client {
-	return dial(netip.AddrPortFrom(LinkLocal(mac).WithZone(ifname), Port))
-}
-
-func dial(addr netip.AddrPort) *Client {
-	var d net.Dialer
-	return &Client{addr: addr, http: &http.Client{
+// dial returns a client of what answers at addr, by way of d.
+func dial(addr netip.AddrPort, d net.Dialer) *Client {
+	return &Client{addr: addr.String(), dialer: d, http: &http.Client{
 		Transport: &http.Transport{
 			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 				return d.DialContext(ctx, "tcp", addr.String())
@@ -61,24 +55,20 @@ func (c *Client) Close() { c.http.CloseIdleConnections() }
 const helloInterval = 25 * time.Millisecond
 
 // Hello hands the guest the time and fresh entropy, and returns when it has
-// said that it took them, or when ctx ends. Slept is how long it slept; 0 at a
-// boot.
-func (c *Client) Hello(ctx context.Context, slept time.Duration) error {
-	conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(c.addr))
+// said that it took them, or when ctx ends.
+func (c *Client) Hello(ctx context.Context, h *Hello) error {
+	conn, err := c.dialer.DialContext(ctx, "udp", c.addr)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { conn.SetReadDeadline(time.Now()) })
 	defer stop()
-	h := Hello{Slept: slept}
-	rand.Read(h.Nonce[:])
-	rand.Read(h.Seed[:])
 	for ctx.Err() == nil {
 		h.Time = time.Now()
 		// An error here is an earlier datagram's: nobody listens yet.
 		_, _ = conn.Write(h.Marshal())
-		if awaitAnswer(ctx, conn, &h) {
+		if awaitAnswer(ctx, conn, h) {
 			return nil
 		}
 	}
@@ -86,7 +76,7 @@ func (c *Client) Hello(ctx context.Context, slept time.Duration) error {
 }
 
 // awaitAnswer waits for helloInterval at most.
-func awaitAnswer(ctx context.Context, conn *net.UDPConn, h *Hello) bool {
+func awaitAnswer(ctx context.Context, conn net.Conn, h *Hello) bool {
 	end := time.Now().Add(helloInterval)
 	buf := make([]byte, AnswerSize+1)
 	for ctx.Err() == nil {
@@ -160,9 +150,33 @@ func (c *Client) Stop(ctx context.Context, timeout time.Duration) (e Exit, err e
 }
 
 // PrepareSuspend has the guest write back and drop what it caches, so that its
-// snapshot is small.
-func (c *Client) PrepareSuspend(ctx context.Context) error {
-	return c.ask(ctx, http.MethodPost, "/prepare-suspend", nil, nil)
+// snapshot is small, and returns its wishes. It says them at once, and again
+// when it is done: where it takes longer than ctx, they are known all the same,
+// and told is set.
+func (c *Client) PrepareSuspend(ctx context.Context) (w Wishes, told bool, err error) {
+	resp, err := c.do(ctx, http.MethodPost, "/prepare-suspend", nil)
+	if err != nil {
+		return w, false, err
+	}
+	defer resp.Body.Close()
+	answers := json.NewDecoder(io.LimitReader(resp.Body, maxAnswer))
+	for {
+		var next Wishes
+		err := answers.Decode(&next)
+		if err == io.EOF && told {
+			return w, told, nil
+		}
+		if err = errors.Join(err, next.check()); err != nil {
+			return w, told, fmt.Errorf("the guest's answer: %w", err)
+		}
+		w, told = next, true
+	}
+}
+
+// Wishes asks what the guest wishes of its sleep.
+func (c *Client) Wishes(ctx context.Context) (w Wishes, err error) {
+	err = c.ask(ctx, http.MethodGet, "/wishes", nil, &w)
+	return w, errors.Join(err, w.check())
 }
 
 // PowerOff has the guest unmount its disks and end its VM.

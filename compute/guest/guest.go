@@ -18,26 +18,28 @@ type Config struct {
 	Hostname string   `json:"hostname"`
 	Modules  []string `json:"modules,omitempty"` // files in /modules of the initrd, in the order to load them
 	// Layers are the image's block devices, bottom first: "vdb", "vdc".
-	// Volume is the writable one, ext4.
+	// Volume is the writable one, ext4; "" has memory in its place.
 	Layers []string `json:"layers"`
-	Volume string   `json:"volume"`
+	Volume string   `json:"volume,omitempty"`
 	// LayerFS is the layers' file system: "erofs" or "ext4".
 	LayerFS string `json:"layerFS"`
 	// Mounts are directories of the volume laid over the root: the image's
 	// volumes, which outlive a change of the image.
 	Mounts []string `json:"mounts,omitempty"`
-	// Volumes are named volumes: block devices of their own, ext4, that
-	// outlive the VM.
+	// Volumes are named volumes: block devices of their own that outlive the
+	// VM.
 	Volumes []Volume `json:"volumes,omitempty"`
 	Net     Net      `json:"net"`
 	Process Process  `json:"process"`
 }
 
-// A Volume is a block device mounted at a path.
+// A Volume is a block device: an ext4 mounted at a path, or Raw, the device
+// itself at that path.
 type Volume struct {
 	Device   string `json:"device"` // "vdd"
 	Path     string `json:"path"`
 	ReadOnly bool   `json:"readOnly,omitempty"`
+	Raw      bool   `json:"raw,omitempty"`
 }
 
 // Net is the guest's side of its one NIC.
@@ -66,6 +68,10 @@ type Process struct {
 // Port is the TCP port (HTTP) and the UDP port (the hello after a resume) that
 // vminit serves on its link-local address.
 const Port = 1
+
+// NoTimer is what vminit says on the console, before it ends the VM, where the
+// kernel did not get its timer to work. Another boot most likely does.
+const NoTimer = "the kernel found no timer"
 
 // HostAddr is the host's end of every tap.
 var HostAddr = netip.MustParseAddr("fe80::1")

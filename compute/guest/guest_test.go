@@ -24,9 +24,9 @@ func TestLinkLocalIsModifiedEUI64(t *testing.T) {
 }
 
 func TestHelloRoundTrip(t *testing.T) {
-	h := Hello{Nonce: [16]byte{1, 2}, Time: time.Unix(1700000000, 12345), Slept: time.Hour, Seed: [32]byte{9}}
+	h := Hello{Nonce: [16]byte{1, 2}, Time: time.Unix(1700000000, 12345), Slept: time.Hour, Seed: [32]byte{9}, Reason: "a packet from 203.0.113.5"}
 	got, err := ParseHello(h.Marshal())
-	if err != nil || !got.Time.Equal(h.Time) || got.Nonce != h.Nonce || got.Slept != h.Slept || got.Seed != h.Seed {
+	if err != nil || !got.Time.Equal(h.Time) || got.Nonce != h.Nonce || got.Slept != h.Slept || got.Seed != h.Seed || got.Reason != h.Reason {
 		t.Errorf("got %+v %v", got, err)
 	}
 	if !h.IsAnswer(h.Answer()) {
@@ -35,6 +35,72 @@ func TestHelloRoundTrip(t *testing.T) {
 	other := Hello{Nonce: [16]byte{2}}
 	if h.IsAnswer(other.Answer()) {
 		t.Error("another's answer is taken for its own")
+	}
+}
+
+// TestHelloOnTheWire holds the layout to docs/formats.md.
+func TestHelloOnTheWire(t *testing.T) {
+	h := Hello{Nonce: [16]byte{0xaa}, Time: time.Unix(0, 1), Slept: 2, Seed: [32]byte{0xbb}, Reason: "why"}
+	want := "cpH2" + "\xaa" + zeros(15) + zeros(7) + "\x01" + zeros(7) + "\x02" + "\xbb" + zeros(31) + "why" + zeros(93)
+	if got := string(h.Marshal()); got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func zeros(n int) string { return strings.Repeat("\x00", n) }
+
+func TestReasonsAreMadeToFit(t *testing.T) {
+	for reason, want := range map[string]string{
+		"a packet":                "a packet",
+		"a\x00b\x1b[31m\n\u0085c": "ab[31mc",
+		"bad \xff":                "bad ?",
+		strings.Repeat("é", 60):   strings.Repeat("é", 48),
+		strings.Repeat("x", 200):  strings.Repeat("x", 96),
+		"a WireGuard handshake from [2001:0db8:0000:0000:0000:0000:0000:0001]:51820": "a WireGuard handshake from [2001:0db8:0000:0000:0000:0000:0000:0001]:51820",
+	} {
+		h := NewHello(1, reason)
+		if h.Reason != want {
+			t.Errorf("%q: got %q, want %q", reason, h.Reason, want)
+		}
+		if back, err := ParseHello(h.Marshal()); err != nil || back.Reason != want {
+			t.Errorf("%q: read back as %q, %v", reason, back.Reason, err)
+		}
+	}
+}
+
+// A guest's wishes may be lies: none is taken that no vminit would have.
+func TestHostileWishesAreRefused(t *testing.T) {
+	many := strings.Repeat(`"x",`, MaxWishes) + `"x"`
+	for _, body := range []string{
+		`{"busy":[` + many + `]}`, `{"busy":["../x"]}`, `{"busy":["` + strings.Repeat("x", 65) + `"]}`,
+		`{"busy":["\u001b[31m"]}`, `{"wakeAt":"9999-12-31T00:00:00Z"}`, `{"wakeAt":"tomorrow"}`, `[]`,
+	} {
+		c := hostile(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, body) })
+		if w, err := c.Wishes(t.Context()); err == nil || len(w.Busy) > 0 || !w.WakeAt.IsZero() {
+			t.Errorf("%.80s: got %+v, %v", body, w, err)
+		}
+	}
+	good := hostile(t, func(w http.ResponseWriter, r *http.Request) {
+		io.WriteString(w, `{"busy":["job"],"wakeAt":"2030-01-01T00:00:00Z"}`)
+	})
+	if w, told, err := good.PrepareSuspend(t.Context()); err != nil || !told || len(w.Busy) != 1 || w.WakeAt.Year() != 2030 {
+		t.Errorf("got %+v, %v, %v", w, told, err)
+	}
+	// One that takes too long has said what it wishes all the same; its last
+	// word counts.
+	slow := hostile(t, func(w http.ResponseWriter, r *http.Request) {
+		io.WriteString(w, `{"busy":["one"]}{"busy":["two"]}`)
+		http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if w, told, err := slow.PrepareSuspend(ctx); err == nil || !told || len(w.Busy) != 1 || w.Busy[0] != "two" {
+		t.Errorf("of a slow one: got %+v, %v, %v", w, told, err)
+	}
+	none := hostile(t, func(w http.ResponseWriter, r *http.Request) {})
+	if w, told, err := none.PrepareSuspend(t.Context()); err == nil || told {
+		t.Errorf("of no answer: got %+v, %v, %v", w, told, err)
 	}
 }
 
@@ -68,7 +134,7 @@ func hostile(t *testing.T, h http.HandlerFunc) *Client {
 	t.Helper()
 	s := httptest.NewServer(h)
 	t.Cleanup(s.Close)
-	return dial(netip.MustParseAddrPort(s.Listener.Addr().String()))
+	return dial(netip.MustParseAddrPort(s.Listener.Addr().String()), net.Dialer{})
 }
 
 func TestAnswersAreBounded(t *testing.T) {
@@ -139,13 +205,13 @@ func TestHelloWaitsForTheRightAnswer(t *testing.T) {
 			}
 		}
 	}()
-	c := dial(conn.LocalAddr().(*net.UDPAddr).AddrPort())
-	if err := c.Hello(t.Context(), 0); err != nil {
+	c := dial(conn.LocalAddr().(*net.UDPAddr).AddrPort(), net.Dialer{})
+	if err := c.Hello(t.Context(), NewHello(0, "")); err != nil {
 		t.Error(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
-	if err := dial(netip.MustParseAddrPort("127.0.0.1:9")).Hello(ctx, 0); !errors.Is(err, context.DeadlineExceeded) {
+	if err := dial(netip.MustParseAddrPort("127.0.0.1:9"), net.Dialer{}).Hello(ctx, NewHello(0, "")); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("nobody answers: %v", err)
 	}
 }
@@ -202,6 +268,7 @@ func FuzzParseLogEntry(f *testing.F) {
 // FuzzGuestAnswers has the client read an answer that is any bytes at all.
 func FuzzGuestAnswers(f *testing.F) {
 	f.Add([]byte("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"))
+	f.Add([]byte("HTTP/1.1 200 OK\r\nContent-Length: 54\r\n\r\n{\"busy\":[\"a\"],\"wakeAt\":\"2030-01-01T00:00:00.000000000Z\"}"))
 	f.Add([]byte("HTTP/1.1 101 Switching Protocols\r\nUpgrade: cloudpal-exec\r\n\r\nx"))
 	f.Add([]byte("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffffffff\r\n"))
 	f.Fuzz(func(t *testing.T, answer []byte) {
@@ -220,6 +287,9 @@ func FuzzGuestAnswers(f *testing.F) {
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
 		_, _ = c.Status(ctx)
+		if w, err := c.Wishes(ctx); err == nil && w.check() != nil {
+			t.Errorf("%q is read as %+v", answer, w)
+		}
 		_ = c.Logs(ctx, 0, func(LogEntry) error { return nil })
 		if s, err := c.Exec(ctx, ExecRequest{}); err == nil {
 			s.Close()
