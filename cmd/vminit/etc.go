@@ -54,11 +54,12 @@ func bindFile(src, path string) error {
 }
 
 func hosts(cfg guest.Config) string {
-	text := "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
+	var text strings.Builder
+	text.WriteString("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n")
 	for _, a := range cfg.Net.Addresses {
-		text += fmt.Sprintf("%v\t%s\n", a, cfg.Hostname)
+		text.WriteString(fmt.Sprintf("%v\t%s\n", a, cfg.Hostname))
 	}
-	return text
+	return text.String()
 }
 
 func resolvConf(n guest.Net) string {

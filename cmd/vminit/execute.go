@@ -77,6 +77,7 @@ func (e *execution) run(q guest.ExecRequest) {
 		e.exit(startFailure(guest.Process{Args: q.Args}, err))
 		return
 	}
+	defer e.close()
 	inner, err := e.open(q)
 	if err != nil {
 		e.exit(guest.Exit{Code: exitFailed, Error: err.Error()})
@@ -119,14 +120,19 @@ func (e *execution) await(ended <-chan unix.WaitStatus, gone <-chan struct{}) {
 	case <-done:
 	case <-time.After(settleTime):
 	}
-	for _, f := range e.toClose {
-		f.Close()
-	}
+	e.close()
 	e.exit(describe(status))
 }
 
-// open makes the process's descriptors.
-func (e *execution) open(q guest.ExecRequest) (inner []*os.File, err error) {
+// close lets go of this end of the process's descriptors.
+func (e *execution) close() {
+	for _, f := range e.toClose {
+		f.Close()
+	}
+}
+
+// open makes the process's descriptors, all or none.
+func (e *execution) open(q guest.ExecRequest) ([]*os.File, error) {
 	if q.TTY {
 		outer, tty, err := pty.Open()
 		if err != nil {
@@ -137,18 +143,17 @@ func (e *execution) open(q guest.ExecRequest) (inner []*os.File, err error) {
 		e.carry(outer, guest.FrameStdout)
 		return []*os.File{tty, tty, tty}, nil
 	}
-	in, err := os.Open(os.DevNull)
-	if q.Stdin {
-		in, e.stdin, err = os.Pipe()
-		e.toClose = append(e.toClose, e.stdin)
-	}
+	in, err := e.input(q)
 	if err != nil {
 		return nil, err
 	}
-	inner = append(inner, in)
+	inner := []*os.File{in}
 	for _, kind := range []guest.FrameKind{guest.FrameStdout, guest.FrameStderr} {
 		r, w, err := os.Pipe()
 		if err != nil {
+			for _, f := range inner {
+				f.Close()
+			}
 			return nil, err
 		}
 		e.toClose = append(e.toClose, r)
@@ -156,6 +161,20 @@ func (e *execution) open(q guest.ExecRequest) (inner []*os.File, err error) {
 		inner = append(inner, w)
 	}
 	return inner, nil
+}
+
+// input makes what the process reads.
+func (e *execution) input(q guest.ExecRequest) (*os.File, error) {
+	if !q.Stdin {
+		return os.Open(os.DevNull)
+	}
+	in, out, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	e.stdin = out
+	e.toClose = append(e.toClose, out)
+	return in, nil
 }
 
 // carry sends what comes out of r.

@@ -5,8 +5,8 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"sync"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -17,7 +17,7 @@ import (
 // first. It has a thread of its own that waits in the kernel: this is what the
 // host waits for after each resume, and the way through the poller and the
 // scheduler, on cold pages, costs milliseconds.
-func awaitHellos(addr netip.AddrPort) (greeted <-chan struct{}, err error) {
+func awaitHellos(addr netip.AddrPort, g *greeter) (greeted <-chan struct{}, err error) {
 	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
@@ -30,20 +30,15 @@ func awaitHellos(addr netip.AddrPort) (greeted <-chan struct{}, err error) {
 	if err := unix.Bind(fd, local); err != nil {
 		return nil, err
 	}
-	random, err := unix.Open("/dev/random", unix.O_WRONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, err
-	}
 	first := make(chan struct{})
 	go func() {
 		runtime.LockOSThread()
-		takeHellos(fd, random, first)
+		takeHellos(fd, g, first)
 	}()
 	return first, nil
 }
 
-func takeHellos(fd, random int, first chan<- struct{}) {
-	var last [16]byte
+func takeHellos(fd int, g *greeter, first chan<- struct{}) {
 	buf := make([]byte, guest.HelloSize+1)
 	for {
 		n, from, err := unix.Recvfrom(fd, buf, 0)
@@ -58,17 +53,48 @@ func takeHellos(fd, random int, first chan<- struct{}) {
 		if err != nil {
 			continue
 		}
-		if err := take(h, random, h.Nonce != last); err != nil {
+		err = g.take(h, func() { _ = unix.Sendto(fd, h.Answer(), 0, peer) })
+		if err != nil {
 			fmt.Fprintf(os.Stderr, "vminit: take the host's time: %v\n", err)
 			continue
 		}
-		last = h.Nonce
-		_ = unix.Sendto(fd, h.Answer(), 0, peer)
 		if first != nil {
 			close(first)
 			first = nil
 		}
 	}
+}
+
+// A greeter takes hellos, whichever way they come.
+type greeter struct {
+	random int // /dev/random
+	diary  *diary
+
+	mu   sync.Mutex
+	last [16]byte // the nonce of the last hello
+}
+
+func newGreeter(d *diary) (*greeter, error) {
+	random, err := unix.Open("/dev/random", unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	return &greeter{random: random, diary: d}, err
+}
+
+// take takes a hello and calls answer once this guest is ready for packets.
+func (g *greeter) take(h guest.Hello, answer func()) error {
+	// While one hello waits for programs, its repetitions wait here.
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	isNew := h.Nonce != g.last
+	if err := take(h, g.random, isNew); err != nil {
+		return err
+	}
+	g.last = h.Nonce
+	if !isNew || h.Slept <= 0 {
+		answer()
+		return nil
+	}
+	g.diary.welcome(h, answer)
+	return nil
 }
 
 // take sets the clock and, for a new hello, stirs in its seed and makes the
@@ -85,20 +111,10 @@ func take(h guest.Hello, random int, isNew bool) error {
 	if !isNew {
 		return nil
 	}
-	// struct rand_pool_info (random(4)).
-	pool := struct {
-		bits, size int32
-		seed       [32]byte
-	}{8 * 32, 32, h.Seed}
-	if err := ioctl(random, unix.RNDADDENTROPY, unsafe.Pointer(&pool)); err != nil {
+	// What is written is mixed in; its bits need not be credited to a
+	// generator that has begun long ago (random(4)).
+	if _, err := unix.Write(random, h.Seed[:]); err != nil {
 		return err
 	}
-	return ioctl(random, unix.RNDRESEEDCRNG, nil)
-}
-
-func ioctl(fd int, request uintptr, arg unsafe.Pointer) error {
-	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), request, uintptr(arg)); errno != 0 {
-		return errno
-	}
-	return nil
+	return unix.IoctlSetInt(random, unix.RNDRESEEDCRNG, 0)
 }

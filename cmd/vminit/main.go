@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"syscall"
 	"time"
@@ -33,15 +34,19 @@ func main() {
 	}
 	// Little garbage is better than few collections: the snapshot holds it.
 	debug.SetGCPercent(50)
-	if err := run(); err != nil {
-		// The console is what the host shows of a guest that did not come up.
-		fmt.Fprintf(os.Stderr, "vminit: %v\n", err)
-		powerOff()
-	}
+	// The mailbox's watcher keeps one to itself.
+	runtime.GOMAXPROCS(max(2, runtime.NumCPU()))
+	// The console is what the host shows of a guest that did not come up.
+	fmt.Fprintf(os.Stderr, "vminit: %v\n", run())
+	powerOff()
 }
 
+// run returns only where the guest does not come up.
 func run() error {
 	if err := mountKernel("/"); err != nil {
+		return err
+	}
+	if err := checkTimer("/sys/devices/system/clockevents/clockevent0/current_device"); err != nil {
 		return err
 	}
 	cfg, err := readConfig("/config.json")

@@ -74,7 +74,7 @@ func makeRoot(cfg guest.Config) (disks []*os.File, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := mountDisk(cfg.Volume, "/volume", false); err != nil {
+	if err := mountWritable(cfg.Volume); err != nil {
 		return nil, err
 	}
 	for _, dir := range []string{"/volume/upper", "/volume/work", "/volume/mounts"} {
@@ -95,7 +95,20 @@ func makeRoot(cfg guest.Config) (disks []*os.File, err error) {
 	if err := errors.Join(mountKernel(root), mountProcess(root)); err != nil {
 		return nil, err
 	}
+	// Last, for they may be in /dev.
+	if err := placeDevices(cfg.Volumes); err != nil {
+		return nil, err
+	}
 	return openDisks(cfg)
+}
+
+// mountWritable mounts what the image's root is written over: a disk, or where
+// there is none, this guest's memory.
+func mountWritable(dev string) error {
+	if dev == "" {
+		return mountAt("tmpfs", "tmpfs", "/volume", 0, "mode=0755")
+	}
+	return mountDisk(dev, "/volume", false)
 }
 
 // takeRootMode gives the overlay's root the owner and rights that the image's
@@ -135,7 +148,8 @@ func mountDisk(dev, at string, readOnly bool) error {
 	if readOnly {
 		flags = unix.MS_RDONLY
 	}
-	return mountAt("/dev/"+dev, "ext4", at, flags, "")
+	// What is deleted is a hole of the host's sparse file again.
+	return mountAt("/dev/"+dev, "ext4", at, flags, "discard")
 }
 
 // deviceWait is how long a disk may take to appear.
@@ -160,6 +174,9 @@ func mountVolumes(cfg guest.Config) error {
 		}
 	}
 	for i, v := range cfg.Volumes {
+		if v.Raw {
+			continue
+		}
 		disk := fmt.Sprintf("/disk%d", i)
 		if err := mountDisk(v.Device, disk, v.ReadOnly); err != nil {
 			return err
@@ -210,6 +227,44 @@ func inRoot(path string) (string, error) {
 	return os.Readlink(fmt.Sprintf("/proc/self/fd/%d", f.Fd()))
 }
 
+// placeDevices gives the new root a node for each raw volume, for root alone.
+func placeDevices(volumes []guest.Volume) error {
+	for _, v := range volumes {
+		if !v.Raw {
+			continue
+		}
+		if err := awaitDevice(v.Device); err != nil {
+			return err
+		}
+		if err := placeDevice("/dev/"+v.Device, v.Path); err != nil {
+			return fmt.Errorf("device at %s: %w", v.Path, err)
+		}
+	}
+	return nil
+}
+
+// placeDevice makes path of the new root the block device dev. What the image
+// or an earlier boot has there goes, unless it is a directory.
+func placeDevice(dev, path string) error {
+	var st unix.Stat_t
+	if err := unix.Stat(dev, &st); err != nil {
+		return err
+	}
+	dir, name := filepath.Split(filepath.Clean("/" + path))
+	at := root
+	if dir != "/" {
+		var err error
+		if at, err = inRoot(dir); err != nil {
+			return err
+		}
+	}
+	node := filepath.Join(at, name)
+	if err := unix.Unlink(node); err != nil && err != unix.ENOENT {
+		return err
+	}
+	return unix.Mknod(node, unix.S_IFBLK|0o600, int(st.Rdev))
+}
+
 // enter makes dir the root of this process and all that come.
 func enter(dir string) error {
 	if err := os.Chdir(dir); err != nil {
@@ -227,9 +282,12 @@ func enter(dir string) error {
 // openDisks opens the mount points of the writable disks: once the root is
 // entered they have no name.
 func openDisks(cfg guest.Config) ([]*os.File, error) {
-	paths := []string{"/volume"}
+	var paths []string
+	if cfg.Volume != "" {
+		paths = append(paths, "/volume")
+	}
 	for i, v := range cfg.Volumes {
-		if !v.ReadOnly {
+		if !v.ReadOnly && !v.Raw {
 			paths = append(paths, fmt.Sprintf("/disk%d", i))
 		}
 	}

@@ -87,6 +87,7 @@ func (m *mainProcess) launch(p guest.Process) (int, <-chan unix.WaitStatus, *out
 		err = out.pipes(m.log)
 	}
 	if err != nil {
+		out.closeOuter()
 		return 0, nil, nil, err
 	}
 	l.files = out.inner

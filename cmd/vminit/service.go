@@ -24,11 +24,16 @@ type service struct {
 	reaper *reaper
 	log    *ring
 	main   *mainProcess
+	mail   *mailbox
+	self   *self
 	off    sync.Once
 }
 
 func newService(cfg guest.Config, disks []*os.File) *service {
-	s := &service{cfg: cfg, disks: disks, reaper: newReaper(), log: newRing()}
+	s := &service{
+		cfg: cfg, disks: disks, reaper: newReaper(), log: newRing(),
+		self: &self{newDesk(), newDiary()},
+	}
 	s.main = newMainProcess(s.reaper, s.log)
 	return s
 }
@@ -45,16 +50,24 @@ func (s *service) listen() (greeted <-chan struct{}, err error) {
 	if err != nil {
 		return nil, err
 	}
-	greeted, err = awaitHellos(addr)
+	g, err := newGreeter(s.self.diary)
 	if err != nil {
 		return nil, err
 	}
+	if greeted, err = awaitHellos(addr, g); err != nil {
+		return nil, err
+	}
+	s.mail = openMailbox(g)
 	server := &http.Server{
 		Handler:           s.handler(),
 		ReadHeaderTimeout: 10 * time.Second,
 		MaxHeaderBytes:    16 << 10,
 	}
 	go server.Serve(hostOnly{l})
+	if err := s.self.serve(guest.SelfSocket); err != nil {
+		// An image may have a /run that is none; its process runs all the same.
+		fmt.Fprintf(os.Stderr, "vminit: listen to this guest's programs: %v\n", err)
+	}
 	return greeted, nil
 }
 
@@ -87,7 +100,14 @@ func (s *service) handler() http.Handler {
 	mux.HandleFunc("POST /signal", s.signal)
 	mux.HandleFunc("POST /stop", s.stop)
 	mux.HandleFunc("POST /exec", s.exec)
-	mux.HandleFunc("POST /prepare-suspend", func(w http.ResponseWriter, r *http.Request) { prepareSuspend() })
+	mux.HandleFunc("POST /prepare-suspend", func(w http.ResponseWriter, r *http.Request) {
+		reply(w, s.self.desk.wishes(time.Now()))
+		_ = http.NewResponseController(w).Flush()
+		prepareSuspend()
+		reply(w, s.self.desk.wishes(time.Now())) // as they are by now
+		s.mail.watch()
+	})
+	mux.HandleFunc("GET /wishes", func(w http.ResponseWriter, r *http.Request) { reply(w, s.self.desk.wishes(time.Now())) })
 	mux.HandleFunc("POST /poweroff", s.powerOff)
 	return mux
 }
@@ -113,7 +133,7 @@ const listeningPoll = 4 * time.Millisecond
 
 func (s *service) listening(w http.ResponseWriter, r *http.Request) {
 	want := map[uint16]bool{}
-	for _, text := range strings.Split(r.URL.Query().Get("ports"), ",") {
+	for text := range strings.SplitSeq(r.URL.Query().Get("ports"), ",") {
 		port, err := strconv.ParseUint(text, 10, 16)
 		if err != nil {
 			http.Error(w, "ports are numbers", http.StatusBadRequest)
@@ -187,7 +207,7 @@ func (s *service) stop(w http.ResponseWriter, r *http.Request) {
 	reply(w, s.main.status().Exit)
 }
 
-// parseSignal reads "SIGTERM", "TERM", "15" and "SIGRTMIN+3".
+// parseSignal reads "SIGTERM", "TERM", "15", "SIGRTMIN+3" and "SIGRTMAX-3".
 func parseSignal(name string) (unix.Signal, error) {
 	text := strings.TrimPrefix(strings.ToUpper(strings.TrimSpace(name)), "SIG")
 	if n, err := strconv.Atoi(text); err == nil && n > 0 && n <= maxSignal {
@@ -197,6 +217,12 @@ func parseSignal(name string) (unix.Signal, error) {
 		n, err := strconv.Atoi("0" + strings.TrimPrefix(rest, "+"))
 		if err == nil && rtMin+n <= maxSignal {
 			return unix.Signal(rtMin + n), nil
+		}
+	}
+	if rest, ok := strings.CutPrefix(text, "RTMAX"); ok {
+		n, err := strconv.Atoi("0" + strings.TrimPrefix(rest, "-"))
+		if err == nil && maxSignal-n >= rtMin {
+			return unix.Signal(maxSignal - n), nil
 		}
 	}
 	if sig := unix.SignalNum("SIG" + text); sig != 0 && text != "" {

@@ -24,8 +24,17 @@ func lookUp(name string) (who, error) {
 	if err != nil {
 		return who{}, fmt.Errorf("user %.60q of the image: %w", name, err)
 	}
+	// Numbers in the name are checked already, those in the files are not.
+	for _, id := range append([]int{found.Uid, found.Gid}, found.Sgids...) {
+		if id < 0 || id > maxID {
+			return who{}, fmt.Errorf("user %.60q of the image: %d is no user's or group's number", name, id)
+		}
+	}
 	return who{uid: found.Uid, gid: found.Gid, groups: found.Sgids, home: found.Home}, nil
 }
+
+// maxID is the greatest number of a user or group that programs agree on.
+const maxID = 1<<31 - 1
 
 // maxEtc bounds /etc/passwd and /etc/group, which are the image's word.
 const maxEtc = 4 << 20
