@@ -3,7 +3,7 @@
 // Package jail runs one process behind walls: a root directory of its own, a
 // user of its own, no capabilities, namespaces without anything in them, and a
 // cgroup, v1 or v2, that bounds what it takes. The process outlives the one
-// that started it; Attach finds it again.
+// that started it; Attach finds it again. What it starts itself ends with it.
 //
 // What the walls are worth rests on all of them: a process that breaks out of
 // its program finds itself as a user that owns one directory, in a mount
@@ -14,10 +14,13 @@ package jail
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -47,7 +50,7 @@ type Bind struct {
 type Limits struct {
 	CPU    float64 // cores
 	Memory int64   // bytes, with what it writes to a tmpfs
-	Tasks  int64   // threads and processes
+	Tasks  int64   // threads and processes; at least 2
 	Files  uint64  // open files
 }
 
@@ -56,6 +59,8 @@ func Start(c Config) (*Process, error) {
 	if c.UID == 0 {
 		return nil, errors.New("a jail's user cannot be root")
 	}
+	making.RLock()
+	defer making.RUnlock()
 	// One that was left behind has another process's counts.
 	if old, err := loadGroup(c.Name); err == nil {
 		_ = old.remove()
@@ -71,7 +76,49 @@ func Start(c Config) (*Process, error) {
 	return p, nil
 }
 
+// making is held while there is a group whose process is not in it yet.
+var making sync.RWMutex
+
+// Sweep removes the cgroups that processes have left which ended when nobody
+// watched, of those that are ours by their name. Those of processes that run
+// stay.
+func Sweep(ours func(name string) bool) error {
+	making.Lock()
+	defer making.Unlock()
+	dirs, err := parents()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, dir := range dirs {
+		entries, err := os.ReadDir(dir)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+		for _, e := range entries {
+			if e.IsDir() && ours(e.Name()) {
+				errs = append(errs, removeEmpty(filepath.Join(dir, e.Name())))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// removeEmpty removes a cgroup, unless there are processes in it.
+func removeEmpty(dir string) error {
+	err := unix.Rmdir(dir)
+	if err == nil || errors.Is(err, unix.EBUSY) || errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	return fmt.Errorf("remove the cgroup %s: %w", dir, err)
+}
+
 func start(c Config, g group) (*Process, error) {
+	// What this program was itself started with, by a shell perhaps, must not
+	// be seen in the jail.
+	if err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		return nil, fmt.Errorf("keep open files: %w", err)
+	}
 	unbind, err := bindAll(c.Root, c.Binds)
 	if err != nil {
 		return nil, err
@@ -84,14 +131,23 @@ func start(c Config, g group) (*Process, error) {
 			Chroot:     c.Root,
 			Setsid:     true,
 			Credential: &syscall.Credential{Uid: uint32(c.UID), Gid: uint32(c.UID)},
+			// No PID namespace: its first process would not hear most signals.
 			Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS,
 		},
 	}
-	close, err := g.enter(cmd.SysProcAttr)
-	if err == nil {
-		err = cmd.Start()
-		close()
-	}
+	err = onThread(func() error {
+		done, err := g.enter(cmd.SysProcAttr)
+		if err != nil {
+			return err
+		}
+		defer done()
+		if c.Limits.CPU > 0 && c.Limits.CPU < 1 {
+			if err := keepToOneProcessor(c.UID); err != nil {
+				return err
+			}
+		}
+		return cmd.Start()
+	})
 	if err := errors.Join(err, unbind()); err != nil {
 		if cmd.Process != nil {
 			cmd.Process.Kill()
@@ -107,9 +163,6 @@ func adopt(cmd *exec.Cmd, c Config, g group) (*Process, error) {
 	p := &Process{pid: cmd.Process.Pid, group: g, done: make(chan struct{})}
 	var err error
 	if p.start, err = startTime(p.pid); err == nil {
-		err = g.add(p.pid)
-	}
-	if err == nil {
 		p.fd, err = unix.PidfdOpen(p.pid, 0)
 	}
 	if err != nil {
@@ -167,6 +220,32 @@ func bindAll(root string, binds []Bind) (unbind func() error, err error) {
 		}
 	}
 	return unbind, nil
+}
+
+// keepToOneProcessor has this thread, and what it starts, run on one of the
+// processors that it may, another for each of n. Who is bound to less than a core
+// gains nothing from two: it would use both for a moment and then wait, and
+// meanwhile keep others from both.
+func keepToOneProcessor(n int) error {
+	var may, one unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &may); err != nil {
+		return fmt.Errorf("ask for the processors: %w", err)
+	}
+	n %= may.Count()
+	for cpu := 0; ; cpu++ {
+		if !may.IsSet(cpu) {
+			continue
+		}
+		if n == 0 {
+			one.Set(cpu)
+			break
+		}
+		n--
+	}
+	if err := unix.SchedSetaffinity(0, &one); err != nil {
+		return fmt.Errorf("keep to one processor: %w", err)
+	}
+	return nil
 }
 
 // startTime returns field 22 of /proc/PID/stat (proc(5)), in clock ticks since

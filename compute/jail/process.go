@@ -75,9 +75,9 @@ func (p *Process) ended(status *syscall.WaitStatus) {
 	defer p.mu.Unlock()
 	p.end = End{Status: status, Killed: p.killed, OutOfRoom: p.group.outOfRoom() && !p.killed}
 	p.end.CPU, _ = p.group.cpu()
-	// An error leaves an empty group behind, which the next start of the same
-	// name takes over.
-	_ = p.group.remove()
+	// An error leaves a group behind, which the next start of the same name
+	// takes over.
+	_ = errors.Join(p.group.clear(), p.group.remove())
 	unix.Close(p.fd)
 	p.fd = -1
 	close(p.done)
