@@ -157,16 +157,16 @@ func xattrsOf(path string) (string, error) {
 	if err != nil || n == 0 {
 		return "", err
 	}
-	text := ""
+	var text strings.Builder
 	names := strings.Split(strings.TrimRight(string(buf[:n]), "\x00"), "\x00")
 	for _, name := range slices.Sorted(slices.Values(names)) {
 		n, err := unix.Lgetxattr(path, name, buf)
 		if err != nil {
 			return "", err
 		}
-		text += fmt.Sprintf(" %s=%x", name, buf[:n])
+		text.WriteString(fmt.Sprintf(" %s=%x", name, buf[:n]))
 	}
-	return text, nil
+	return text.String(), nil
 }
 
 // compare fails the test where the trees differ.

@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"debug/elf"
 	"encoding/binary"
@@ -40,7 +41,8 @@ const (
 func Extract(image []byte) ([]byte, error) {
 	const op = "extract the kernel"
 	if len(image) > maxImage {
-		return nil, cloudpal.E(op, cloudpal.Invalid, fmt.Errorf("an image of %d bytes", len(image)))
+		return nil, cloudpal.E(op, cloudpal.Invalid, fmt.Errorf("an image of %d bytes", len(image))).
+			WithHint("use the distribution's linux-image-cloud-amd64")
 	}
 	vmlinux := image
 	if !bytes.HasPrefix(image, []byte(elf.ELFMAG)) {
@@ -90,14 +92,14 @@ func decompress(data []byte) ([]byte, error) {
 		return nil, err
 	}
 	var out bytes.Buffer
-	n, err := io.Copy(&out, io.LimitReader(r, maxKernel+1))
-	if n > maxKernel {
-		return nil, errors.New("it has no end")
-	}
+	n, err := io.Copy(&out, io.LimitReader(r, int64(size)+1))
 	// The size behind the stream can look to the decompressor like one more
-	// frame; what counts is that all is there.
-	if n != int64(size) {
-		return nil, fmt.Errorf("%d bytes uncompressed, %d expected: %w", n, size, err)
+	// frame; what counts is that all is there, and no more.
+	switch {
+	case n > int64(size):
+		return nil, fmt.Errorf("more than the %d bytes uncompressed that it says it is", size)
+	case n < int64(size):
+		return nil, fmt.Errorf("%d bytes uncompressed, %d expected: %w", n, size, cmp.Or(err, io.ErrUnexpectedEOF))
 	}
 	return out.Bytes(), nil
 }

@@ -80,7 +80,7 @@ func (k Kernel) Prepare(cache, vminit string) (Prepared, error) {
 	p := Prepared{Release: k.Release, Cmdline: Cmdline}
 	image, err := os.ReadFile(k.Image)
 	if err != nil {
-		return Prepared{}, cloudpal.E(op, "", err)
+		return Prepared{}, cloudpal.E(op, "", err).WithHint(setupHint)
 	}
 	p.VMLinux = filepath.Join(cache, "vmlinux-"+digest(image))
 	err = once(p.VMLinux, func() ([]byte, error) { return Extract(image) })
@@ -91,9 +91,13 @@ func (k Kernel) Prepare(cache, vminit string) (Prepared, error) {
 	if err != nil {
 		return Prepared{}, cloudpal.E(op, "", err)
 	}
-	files, err := baseFiles(vminit, loads)
+	init, err := os.ReadFile(vminit)
 	if err != nil {
 		return Prepared{}, cloudpal.E(op, "", err).WithHint("build it with: make build")
+	}
+	files, err := baseFiles(init, loads)
+	if err != nil {
+		return Prepared{}, cloudpal.E(op, "", err).WithHint(setupHint)
 	}
 	for _, m := range loads {
 		p.Modules = append(p.Modules, filepath.Base(m))
@@ -126,11 +130,7 @@ func (p Prepared) Initrd(w io.Writer, files []File) error {
 // baseFiles are what every guest starts with. The two device nodes are there
 // because a Go program dies silently when it cannot open any of its standard
 // descriptors.
-func baseFiles(vminit string, loads []string) ([]File, error) {
-	init, err := os.ReadFile(vminit)
-	if err != nil {
-		return nil, err
-	}
+func baseFiles(init []byte, loads []string) ([]File, error) {
 	files := []File{
 		{Name: "dev", Mode: fs.ModeDir | 0o755},
 		{Name: "dev/console", Mode: fs.ModeDevice | fs.ModeCharDevice | 0o600, Major: 5, Minor: 1},

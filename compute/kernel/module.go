@@ -20,6 +20,31 @@ import (
 // maxModule bounds an uncompressed module, in bytes.
 const maxModule = 64 << 20
 
+// A Module is a kernel module as it is loaded: uncompressed, unsigned.
+type Module struct {
+	Name string // "nf_tables"
+	Data []byte
+}
+
+// ReadModules returns the named modules and all they depend on, each after
+// those it depends on. What is built into the kernel is left out. The error is
+// cloudpal.Missing for a module that the kernel does not have.
+func (k Kernel) ReadModules(names []string) ([]Module, error) {
+	files, err := loadOrder(k.Modules, names)
+	if err != nil {
+		return nil, err
+	}
+	var modules []Module
+	for _, file := range files {
+		data, err := readModule(file)
+		if err != nil {
+			return nil, cloudpal.E("read kernel module "+moduleName(file), "", err).WithHint(setupHint)
+		}
+		modules = append(modules, Module{moduleName(file), data})
+	}
+	return modules, nil
+}
+
 // loadOrder returns the files of the named modules in dir and of all they
 // depend on, each after those it depends on. Modules built into the kernel
 // are left out. What a module needs it says itself: modules.dep is not in the
@@ -159,9 +184,12 @@ func readModule(path string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	data, err := io.ReadAll(io.LimitReader(r, maxModule))
+	data, err := io.ReadAll(io.LimitReader(r, maxModule+1))
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if len(data) > maxModule {
+		return nil, fmt.Errorf("%s: more than %d MiB uncompressed", path, maxModule>>20)
 	}
 	return stripSignature(data), nil
 }

@@ -93,7 +93,7 @@ func (b *Builder) clean(name string) (string, error) {
 		return "", invalid("name %.300q leads out of the image", name)
 	}
 	name = path.Clean("/" + name)[1:]
-	for _, step := range strings.Split(name, "/") {
+	for step := range strings.SplitSeq(name, "/") {
 		if len(step) > erofs.MaxName {
 			return "", limit("name %.100q... has more than %d bytes", step, erofs.MaxName)
 		}
