@@ -86,7 +86,7 @@ func (a *arguments) devices(s compute.Spec, disks [][]*os.File) {
 		a.disk(i, slot(s, i), disk, disks[i], s.Limits)
 	}
 	a.add("-netdev", fmt.Sprintf("tap,id=net,fd=%d", a.file(s.NIC.TAP)),
-		"-device", fmt.Sprintf("virtio-net-device,netdev=net,mac=%s,bus=virtio-mmio-bus.%d", s.NIC.MAC, slot(s, len(s.Disks))),
+		"-device", fmt.Sprintf("virtio-net-device,netdev=net,guest_announce=off,mac=%s,bus=virtio-mmio-bus.%d", s.NIC.MAC, slot(s, len(s.Disks))),
 		"-object", "rng-random,id=rng,filename=/dev/urandom",
 		"-device", fmt.Sprintf("virtio-rng-device,rng=rng,max-bytes=1024,period=100,bus=virtio-mmio-bus.%d", slot(s, len(s.Disks)+1)))
 }

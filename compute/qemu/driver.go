@@ -22,6 +22,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -71,7 +72,7 @@ func Open(ctx context.Context, c Config) (*Driver, error) {
 	if err != nil {
 		return nil, err
 	}
-	if d.binary, err = findBinary(d.accelerator); err != nil {
+	if d.binary, err = findBinary(); err != nil {
 		return nil, err
 	}
 	if err := makeUsr(c.Usr, d.binary); err != nil {
@@ -123,7 +124,9 @@ func (d *Driver) start(ctx context.Context, s compute.Spec, boot bool) (compute.
 	}
 	// From here only QEMU holds them: when it ends, so does who waits on them.
 	closeAll(listeners)
-	if err := m.connect(ctx, true); err != nil {
+	err = m.connect(ctx, true)
+	m.follow()
+	if err != nil {
 		return nil, cloudpal.E(op, "", errors.Join(err, m.giveUp()))
 	}
 	return m, nil
@@ -155,10 +158,8 @@ const (
 )
 
 func (d *Driver) jail(s compute.Spec) jail.Config {
-	sum := sha256.Sum256([]byte(s.Dir))
 	c := jail.Config{
-		// Another agent on this machine may have a VM of this name.
-		Name:   s.Name + "-" + hex.EncodeToString(sum[:4]),
+		Name:   groupName(s.Name, s.Dir),
 		Root:   s.Dir,
 		UID:    s.UID,
 		Binds:  []jail.Bind{{From: d.usr, To: "usr"}},
@@ -169,6 +170,26 @@ func (d *Driver) jail(s compute.Spec) jail.Config {
 		c.Limits.Memory = s.Memory + s.Limits.Memory
 	}
 	return c
+}
+
+// groupName names a VM's cgroup. Another agent on this machine may have a VM of
+// the same name, in another directory.
+func groupName(vm, dir string) string {
+	sum := sha256.Sum256([]byte(dir))
+	return vm + "-" + hex.EncodeToString(sum[:4])
+}
+
+// Sweep removes the cgroups of VMs' processes that ended when nobody watched, of
+// those VMs whose directories are in dir, or were.
+func (d *Driver) Sweep(dir string) error {
+	err := jail.Sweep(func(name string) bool {
+		i := max(0, strings.LastIndexByte(name, '-'))
+		return name == groupName(name[:i], filepath.Join(dir, name[:i]))
+	})
+	if err != nil {
+		return cloudpal.E("sweep cgroups", "", err)
+	}
+	return nil
 }
 
 // Attach finds a VM that another run of this program made.
@@ -183,6 +204,7 @@ func (d *Driver) Attach(ctx context.Context, s compute.Spec, p compute.Process) 
 		m.disconnect()
 		return nil, cloudpal.E(op, "", err)
 	}
+	m.follow()
 	return m, nil
 }
 

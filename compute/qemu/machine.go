@@ -37,12 +37,16 @@ type machine struct {
 }
 
 func newMachine(d *Driver, s compute.Spec, p *jail.Process) *machine {
-	m := &machine{d: d, spec: s, proc: p, done: make(chan struct{}), migration: make(chan string, 16)}
+	return &machine{d: d, spec: s, proc: p, done: make(chan struct{}), migration: make(chan string, 16)}
+}
+
+// follow waits for the end of the process in the background. It comes after
+// connect, however that went: what is connected has to do with the end.
+func (m *machine) follow() {
 	go func() {
-		<-p.Done()
+		<-m.proc.Done()
 		m.ended()
 	}()
-	return m
 }
 
 // connect opens the monitor and the console. A machine that is new is told what
@@ -62,9 +66,12 @@ func (m *machine) connect(ctx context.Context, isNew bool) error {
 	m.qmp = newMonitor(conn, m.happened)
 	setup := []command{{Execute: "qmp_capabilities"}}
 	if isNew {
-		setup = append(setup, capabilities, bandwidth)
+		setup = append(setup, capabilities, parameters)
 	}
 	_, err = m.qmp.run(ctx, setup...)
+	if errors.Is(err, context.DeadlineExceeded) {
+		return cloudpal.E("connect to QEMU", cloudpal.Timeout, err)
+	}
 	return err
 }
 
@@ -87,8 +94,11 @@ var capabilities = command{Execute: "migrate-set-capabilities", Arguments: map[s
 	},
 }}
 
-// bandwidth lifts the default of 128 MiB a second.
-var bandwidth = command{Execute: "migrate-set-parameters", Arguments: map[string]any{"max-bandwidth": int64(1) << 40}}
+// parameters lift the bound of 128 MiB a second, and keep QEMU from announcing
+// the guest to a network where everybody knows where it is.
+var parameters = command{Execute: "migrate-set-parameters", Arguments: map[string]any{
+	"max-bandwidth": int64(1) << 40, "announce-rounds": 0,
+}}
 
 // happened takes note of an event.
 func (m *machine) happened(e event) {
@@ -180,7 +190,10 @@ func (m *machine) Suspend(ctx context.Context, state *os.File) error {
 		// It came too late to spare the work, not too late to be of use.
 		return cloudpal.E("suspend "+m.spec.Name, "", errors.Join(context.Cause(ctx), m.runOn()))
 	}
-	if _, err := m.blocks(ctx); err != nil {
+	// From here on it is done, whatever comes.
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastStatsWait)
+	defer cancel()
+	if _, err := m.blocks(last); err != nil {
 		m.d.log.Warn("the last disk counters are lost", "vm", m.spec.Name, "err", err)
 	}
 	m.mu.Lock()
@@ -189,10 +202,18 @@ func (m *machine) Suspend(ctx context.Context, state *os.File) error {
 	return m.proc.Kill()
 }
 
-// runOnWait bounds how long a suspend may take to be undone.
-const runOnWait = 5 * time.Second
+// lastStatsWait bounds how long a suspended QEMU may take to tell its counters.
+const lastStatsWait = time.Second
 
-// runOn undoes a suspend that was not finished.
+// How long a suspend may take to be undone, and how often to try. QEMU answers
+// nothing while it waits for the host's disk, which on a busy host takes seconds.
+const (
+	runOnWait  = time.Minute
+	runOnPause = time.Millisecond
+)
+
+// runOn undoes a suspend that was not finished. Where that cannot be, it ends
+// the process: a guest that stands still for good is worse than one that boots.
 func (m *machine) runOn() error {
 	select {
 	case <-m.done:
@@ -201,8 +222,32 @@ func (m *machine) runOn() error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), runOnWait)
 	defer cancel()
-	_, err := m.qmp.run(ctx, command{Execute: "migrate_cancel"}, command{Execute: "cont"})
+	_, err := m.qmp.run(ctx, command{Execute: "migrate_cancel"})
+	if err == nil {
+		err = m.tryRun(ctx)
+	}
+	if err != nil {
+		err = errors.Join(err, m.Kill())
+	}
 	return err
+}
+
+// tryRun lets the vCPUs go as soon as QEMU allows it: not while a migration is
+// being finalized, which it does after it has said how that ended.
+func (m *machine) tryRun(ctx context.Context) error {
+	for {
+		err := m.Run(ctx)
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		select {
+		case <-m.done:
+			return err
+		case <-ctx.Done():
+			return err
+		case <-time.After(runOnPause):
+		}
+	}
 }
 
 // Kill ends the process at once.

@@ -66,7 +66,7 @@ func newRig(t testing.TB, name string) *rig {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build vminit: %v\n%s", err, out)
 	}
-	k, err := kernel.Find(filepath.Join(root, ".cache", "kernel"))
+	k, err := kernel.Find(filepath.Join(root, "bin", "kernel"))
 	must(t, err)
 	r.kernel, err = k.Prepare(filepath.Join(root, ".cache", "host"), vminit)
 	must(t, err)
@@ -132,10 +132,9 @@ func (r *rig) spec() compute.Spec {
 	return s
 }
 
-// boot starts the image's process and waits until it listens.
-func (r *rig) boot() compute.Machine {
+// start makes a machine whose vCPUs run.
+func (r *rig) start(s compute.Spec) compute.Machine {
 	r.t.Helper()
-	s := r.spec()
 	must(r.t, os.RemoveAll(s.Dir))
 	must(r.t, os.Mkdir(s.Dir, 0o711))
 	cfg := guest.Config{
@@ -155,11 +154,18 @@ func (r *rig) boot() compute.Machine {
 	must(r.t, err)
 	must(r.t, r.kernel.Initrd(f, []kernel.File{{Name: "config.json", Mode: 0o600, Data: data}}))
 	must(r.t, errors.Join(f.Chown(s.UID, s.UID), f.Close()))
-	start := time.Now()
 	m, err := r.driver.Boot(r.t.Context(), s)
 	must(r.t, err)
 	r.t.Cleanup(func() { m.Kill() })
 	must(r.t, m.Run(r.t.Context()))
+	return m
+}
+
+// boot starts the image's process and waits until it listens.
+func (r *rig) boot() compute.Machine {
+	r.t.Helper()
+	start := time.Now()
+	m := r.start(r.spec())
 	r.greet(m, 0)
 	hello := time.Since(start)
 	ctx, cancel := context.WithTimeout(r.t.Context(), 30*time.Second)
@@ -173,7 +179,7 @@ func (r *rig) greet(m compute.Machine, slept time.Duration) {
 	r.t.Helper()
 	ctx, cancel := context.WithTimeout(r.t.Context(), 60*time.Second)
 	defer cancel()
-	if err := r.ctl.Hello(ctx, slept); err != nil {
+	if err := r.ctl.Hello(ctx, guest.NewHello(slept, "")); err != nil {
 		r.t.Fatalf("hello: %v\nconsole: %s", err, m.Console())
 	}
 }
@@ -190,7 +196,8 @@ func (r *rig) get(path string) string {
 // suspend puts the machine away and returns the file with its device state.
 func (r *rig) suspend(m compute.Machine) *os.File {
 	r.t.Helper()
-	must(r.t, r.ctl.PrepareSuspend(r.t.Context()))
+	_, _, err := r.ctl.PrepareSuspend(r.t.Context())
+	must(r.t, err)
 	state, err := os.OpenFile(filepath.Join(r.dir, "state"), os.O_CREATE|os.O_TRUNC|os.O_RDWR, 0o600)
 	must(r.t, err)
 	start := time.Now()
@@ -202,6 +209,23 @@ func (r *rig) suspend(m compute.Machine) *os.File {
 	_, err = state.Seek(0, 0)
 	must(r.t, err)
 	return state
+}
+
+// A guest whose kernel goes without its timer ends, and says why: it would stand
+// still later.
+func TestAGuestWithoutATimerEnds(t *testing.T) {
+	r := newRig(t, "web")
+	s := r.spec()
+	s.Cmdline += " noapictimer"
+	m := r.start(s)
+	select {
+	case <-m.Done():
+	case <-time.After(60 * time.Second):
+		t.Fatalf("it runs on; console: %s", m.Console())
+	}
+	if e := m.Exit(); e.Reason != compute.PoweredOff || !strings.Contains(string(m.Console()), guest.NoTimer) {
+		t.Errorf("it ended: %v; console: %s", e, m.Console())
+	}
 }
 
 func TestBootSuspendResume(t *testing.T) {

@@ -17,9 +17,15 @@ import (
 	"github.com/tradle/cloudpal"
 )
 
-// probeTime is how long a kernel may take to start and give up under KVM. It
-// takes half a second where KVM works.
-const probeTime = 6 * time.Second
+// A kernel that is tried under KVM may be silent for silence, and take probeTime
+// in all. It takes half a second where KVM works, and much more on a host that
+// is busy or a guest itself, where it was seen to pause for more than 6 s: as
+// long as it goes on it does not hang. Where KVM hangs, the agent's first start
+// takes so much longer, once.
+const (
+	silence   = 20 * time.Second
+	probeTime = time.Minute
+)
 
 // kvmCPU is the CPU model under KVM: the host's own, without what a snapshot
 // could not carry.
@@ -30,7 +36,7 @@ const kvmCPU = "host,migratable=on"
 // kernel). The answer is kept for as long as QEMU and the host's kernel are the
 // same.
 func probe(ctx context.Context, c Config) (string, error) {
-	binary, err := findBinary(KVM)
+	binary, err := findBinary()
 	if err != nil {
 		return "", err
 	}
@@ -93,7 +99,18 @@ func tryKVM(ctx context.Context, binary, kernel string) bool {
 	ctx, cancel := context.WithTimeout(ctx, probeTime)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, binary, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-		"-accel", KVM, "-cpu", kvmCPU, "-m", "128M", "-M", "microvm,acpi=on,pit=off,pic=off,rtc=on,isa-serial=off",
-		"-kernel", kernel, "-append", "quiet panic=-1 reboot=t")
+		"-accel", KVM, "-cpu", kvmCPU, "-m", "128M", "-M", "microvm,acpi=on,pit=off,pic=off,rtc=on,isa-serial=on",
+		"-serial", "stdio", "-kernel", kernel, "-append", "console=ttyS0 earlyprintk=ttyS0 panic=-1 reboot=t")
+	hung := time.AfterFunc(silence, cancel)
+	defer hung.Stop()
+	cmd.Stdout = pulse{hung}
 	return cmd.Run() == nil && ctx.Err() == nil
+}
+
+// A pulse puts off what is done when nothing is written to it for a while.
+type pulse struct{ end *time.Timer }
+
+func (p pulse) Write(b []byte) (int, error) {
+	p.end.Reset(silence)
+	return len(b), nil
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -133,13 +134,21 @@ func TestMonitorPassesAFile(t *testing.T) {
 	f, err := os.Create(filepath.Join(t.TempDir(), "f"))
 	must(t, err)
 	defer f.Close()
-	go m.run(t.Context(), command{Execute: "getfd", file: f})
+	var asked sync.WaitGroup
+	defer asked.Wait()
+	asked.Go(func() {
+		if _, err := m.run(t.Context(), command{Execute: "getfd", file: f}); err != nil {
+			t.Error(err)
+		}
+	})
 	buf, oob := make([]byte, 4096), make([]byte, 256)
 	_, n, _, _, err := qemu.ReadMsgUnix(buf, oob)
 	must(t, err)
 	if n == 0 {
 		t.Error("no descriptor came with getfd")
 	}
+	_, err = qemu.Write([]byte(`{"return":{}}` + "\n"))
+	must(t, err)
 }
 
 // FuzzMonitor has QEMU say any bytes at all, while commands wait.

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/tradle/cloudpal"
 	"github.com/tradle/cloudpal/compute"
@@ -27,9 +28,10 @@ func (m *machine) Stats(ctx context.Context) (compute.Stats, error) {
 	s := compute.Stats{CPU: cpu, Memory: m.memory()}
 	blocks, err := m.blocks(ctx)
 	if err != nil {
+		// The connection ends a moment before the process has.
 		select {
 		case <-m.done:
-		default:
+		case <-time.After(eventWait):
 			return s, cloudpal.E("read the counters of "+m.spec.Name, "", err)
 		}
 	}
