@@ -95,6 +95,13 @@ func (w *world) begin() {
 	w.epoch, w.raw, w.awake = w.epochs, Raw{}, true
 }
 
+func (w *world) was() State {
+	if w.awake {
+		return Awake
+	}
+	return Asleep
+}
+
 func (w *world) end() { w.epoch, w.raw, w.awake = 0, Raw{}, false }
 
 func (w *world) sample() {
@@ -103,7 +110,7 @@ func (w *world) sample() {
 	if w.epoch > 0 {
 		epoch = string(rune('a' + w.epoch))
 	}
-	total := Account(w.log.Last(), epoch, w.raw, w.now, w.awake, w.memory())
+	total := Account(w.log.Last(), epoch, w.raw, w.now, w.was(), w.memory())
 	if _, err := w.log.Append(Record{Time: w.now, Epoch: epoch, Raw: w.raw, Total: total}); err != nil {
 		w.t.Fatal(err)
 	}
@@ -146,7 +153,7 @@ func TestAccountWhenClocksAndCountersGoBack(t *testing.T) {
 		Time: start, Epoch: "a", Raw: Raw{CPU: 10, DiskRead: 20, DiskWrite: 30, NetIn: 40, NetOut: 50},
 		Total: Counters{CPU: 100, Awake: time.Hour, Asleep: time.Minute, MemoryTime: 7, Wakes: 3},
 	}
-	got := Account(last, "a", Raw{CPU: 9, DiskRead: 25}, start.Add(-time.Hour), true, 1<<30)
+	got := Account(last, "a", Raw{CPU: 9, DiskRead: 25}, start.Add(-time.Hour), Awake, 1<<30)
 	want := last.Total
 	want.DiskRead += 5
 	if got != want {
@@ -156,7 +163,7 @@ func TestAccountWhenClocksAndCountersGoBack(t *testing.T) {
 
 func TestAccountWithoutLastCountsNoTime(t *testing.T) {
 	t.Parallel()
-	got := Account(Record{}, "a", Raw{CPU: 5}, start, true, 1<<30)
+	got := Account(Record{}, "a", Raw{CPU: 5}, start, Awake, 1<<30)
 	if want := (Counters{CPU: 5}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
@@ -184,5 +191,13 @@ func TestAddAndSub(t *testing.T) {
 	}
 	if got := c.Add(c).Sub(c); got != c {
 		t.Errorf("c+c-c is %+v, want %+v", got, c)
+	}
+}
+
+func TestTimeThatAVMIsOffIsNeitherAwakeNorAsleep(t *testing.T) {
+	last := Record{Time: start, Epoch: "a", Total: Counters{Awake: 1, Asleep: 2}}
+	got := Account(last, "a", Raw{}, start.Add(time.Hour), Off, 0)
+	if want := (Counters{Awake: 1, Asleep: 2}); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
 	}
 }

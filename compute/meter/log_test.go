@@ -35,7 +35,7 @@ func add(t testing.TB, l *Log, n int) {
 		last := l.Last()
 		now := start.Add(time.Duration(last.Seq) * time.Second)
 		raw := Raw{CPU: time.Duration(last.Seq) * time.Millisecond}
-		r := Record{Time: now, Epoch: "1-2", Raw: raw, Total: Account(last, "1-2", raw, now, true, 100<<20)}
+		r := Record{Time: now, Epoch: "1-2", Raw: raw, Total: Account(last, "1-2", raw, now, Awake, 100<<20)}
 		if _, err := l.Append(r); err != nil {
 			t.Fatal(err)
 		}

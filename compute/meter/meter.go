@@ -88,12 +88,22 @@ func (r Raw) since(before Raw) Raw {
 	}
 }
 
+// A State is what a VM was for some time.
+type State int
+
+// The states. Who is off neither runs nor could be woken.
+const (
+	Off State = iota
+	Asleep
+	Awake
+)
+
 // Account returns the totals after last, now that the process named by epoch
 // counts raw. If it is the process of last, what it used since is added; a new
-// one counts from zero. The time since last counts as awake or asleep, which is
-// what the VM was in that time, and as memory bytes taken for so long; where there is no last, or the clock went
-// back, no time has passed. Wakes are the caller's to count.
-func Account(last Record, epoch string, raw Raw, now time.Time, awake bool, memory int64) Counters {
+// one counts from zero. The time since last counts as what the VM was in that
+// time, and as memory bytes taken for so long; where there is no last, or the
+// clock went back, no time has passed. Wakes are the caller's to count.
+func Account(last Record, epoch string, raw Raw, now time.Time, was State, memory int64) Counters {
 	before := Raw{}
 	if epoch == last.Epoch {
 		before = last.Raw
@@ -105,9 +115,10 @@ func Account(last Record, epoch string, raw Raw, now time.Time, awake bool, memo
 		NetIn: used.NetIn, NetOut: used.NetOut,
 		MemoryTime: memoryTime(memory, took),
 	}
-	if awake {
+	switch was {
+	case Awake:
 		c.Awake = took
-	} else {
+	case Asleep:
 		c.Asleep = took
 	}
 	return last.Total.Add(c)
