@@ -12,11 +12,12 @@
 //	POST   /v1/vms/{vm}/kill           SignalRequest
 //	POST   /v1/vms/{vm}/suspend        SuspendRequest -> VM
 //	POST   /v1/vms/{vm}/resume         -> VM
-//	GET    /v1/vms/{vm}/wait           Exit, when the process has ended
+//	GET    /v1/vms/{vm}/wait           Exit, when the process has ended; as logs, also of a VM just removed
 //	GET    /v1/vms/{vm}/logs[?follow=1] guest.LogEntry, one JSON a line
 //	GET    /v1/vms/{vm}/console        the serial console's tail
 //	GET    /v1/vms/{vm}/stats          Stats
 //	GET    /v1/vms/{vm}/usage          the usage records, one JSON a line
+//	GET    /v1/vms/{vm}/events[?after=N][&wait=30s]  []Event, those after number N; waits so long for one
 //	POST   /v1/vms/{vm}/exec           upgrade to the guest's exec stream (package guest)
 //	GET    /v1/images                  []Image
 //	POST   /v1/images/pull             PullRequest -> Progress lines, the last with Image or Error
@@ -40,13 +41,13 @@ const DefaultSocket = "/run/cloudpal/host.sock"
 // A State is what a VM is doing.
 type State string
 
-// The states. A packet or Resume wakes an Asleep and a Cold VM, and nothing
-// but Start boots a Stopped one.
+// The states. A packet, a timer of its own or Resume wakes an Asleep and a Cold
+// VM, and nothing but Start boots a Stopped one.
 const (
 	Starting State = "starting"
 	Running  State = "running"
 	Asleep   State = "asleep"  // a snapshot is kept, at VM.Depth
-	Cold     State = "cold"    // it was awake or asleep, its memory is gone: the next wake boots it
+	Cold     State = "cold"    // it was awake or asleep, its memory is gone: the next wake boots it; Depth is Sealed where that was meant
 	Stopped  State = "stopped" // its process ended, or it was stopped; see VM.Exit
 )
 
@@ -58,6 +59,7 @@ const (
 	Armed  Depth = "armed"  // a process waits for its state
 	Memory Depth = "memory" // files in memory, no process
 	Disk   Depth = "disk"   // compressed and encrypted on disk
+	Sealed Depth = "sealed" // the snapshot is dropped: the VM is Cold, and boots at the next wake
 )
 
 // A VM is what the agent says of one.
@@ -76,10 +78,17 @@ type VM struct {
 	Ports     []Port       `json:"ports,omitempty"`
 	Volumes   []Mount      `json:"volumes,omitempty"`
 	PID       int          `json:"pid,omitempty"` // of the VM's process on the host
-	Wakes     int64        `json:"wakes"`
+	Wakes     int64        `json:"wakes"`         // boots among them
+	Boots     int64        `json:"boots"`         // from nothing but its disks; counted before each
 	Throttled bool         `json:"throttled,omitempty"`
-	Exit      *Exit        `json:"exit,omitempty"` // of a Stopped VM
+	Exit      *Exit        `json:"exit,omitempty"` // of a Stopped VM, or of a Cold one whose process was lost
 	Remove    bool         `json:"remove,omitempty"`
+	WireGuard *WireGuard   `json:"wireGuard,omitempty"`
+	Nap       Nap          `json:"nap,omitzero"`
+	ReadOnly  bool         `json:"readOnly,omitempty"`
+	Outbound  bool         `json:"outbound,omitempty"`
+	WakeAt    time.Time    `json:"wakeAt,omitzero"` // when a timer of its own wakes it, while Asleep or Cold
+	Busy      []string     `json:"busy,omitempty"`  // what it said keeps it awake, when it was last asked, while Running
 	// Steps are the last boot's or wake's parts and the last suspend's, for
 	// people who ask where the time went.
 	Steps []Step `json:"steps,omitempty"`
@@ -111,6 +120,11 @@ type Mount struct {
 	Volume   string `json:"volume"`
 	Path     string `json:"path"`
 	ReadOnly bool   `json:"readOnly,omitempty"`
+	// Raw gives the guest the block device itself, at Path, root's alone, with
+	// nothing on it: what is written there is the guest's affair, and so is
+	// its encryption. A volume is raw or not for good; a raw one has the size
+	// of the request's Disk when it is made.
+	Raw bool `json:"raw,omitempty"`
 }
 
 // A CreateRequest asks for a VM.
@@ -131,6 +145,32 @@ type CreateRequest struct {
 	TTY     bool     `json:"tty,omitempty"`
 	Remove  bool     `json:"remove,omitempty"` // when its process has ended
 	Limits  Limits   `json:"limits"`
+	// ReadOnly has memory over the image's root instead of a disk: what the
+	// VM writes outside its volumes is gone with its process, and never on the
+	// host's disk.
+	ReadOnly bool `json:"readOnly,omitempty"`
+	// WireGuard says that the VM is a WireGuard peer that is to be reached
+	// from outside, and that nothing else may wake it.
+	WireGuard *WireGuard `json:"wireGuard,omitempty"`
+	// Outbound lets the VM speak to the world of its own accord. It never
+	// reaches the host or other VMs.
+	Outbound bool `json:"outbound,omitempty"`
+	Nap      Nap  `json:"nap,omitzero"`
+}
+
+// A WireGuard is all that a host knows of a VM's WireGuard interface: enough to
+// tell who speaks to it from who does not, and to read nothing of what is said.
+type WireGuard struct {
+	PublicKey []byte `json:"publicKey"`          // 32 bytes
+	Port      uint16 `json:"port"`               // UDP, in the VM
+	HostPort  uint16 `json:"hostPort,omitempty"` // UDP, on every address of the host; 0 in a request: any free one
+}
+
+// Nap says when a VM sleeps of its own accord. The zero value: never. Each is 0
+// or at least a second.
+type Nap struct {
+	Idle time.Duration `json:"idle,omitempty"` // without traffic, and with no word of the guest against it
+	Seal time.Duration `json:"seal,omitempty"` // asleep, before the snapshot is dropped; 0: never
 }
 
 // Limits are what a VM may use. Zero means no limit of that kind.
@@ -236,8 +276,9 @@ type Progress struct {
 // A Volume is a named block device that outlives the VMs it is put in.
 type Volume struct {
 	Name    string    `json:"name"`
-	Size    int64     `json:"size"` // bytes at most
-	Used    int64     `json:"used"` // bytes on the host
+	Size    int64     `json:"size"`          // bytes at most
+	Used    int64     `json:"used"`          // bytes on the host
+	Raw     bool      `json:"raw,omitempty"` // see Mount
 	Created time.Time `json:"created"`
 	UsedBy  string    `json:"usedBy,omitempty"` // VM
 }

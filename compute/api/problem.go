@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"errors"
 	"net/http"
 
@@ -41,11 +42,8 @@ func (p Problem) Err() *cloudpal.Error {
 	if _, ok := statuses[kind]; !ok {
 		kind = cloudpal.Other
 	}
-	detail := p.Detail
-	if detail == "" {
-		detail = p.Title
-	}
-	return &cloudpal.Error{Kind: kind, Err: told{detail, kind}, Hint: p.Hint}
+	text := cmp.Or(p.Detail, p.Title, string(kind))
+	return &cloudpal.Error{Kind: kind, Err: told{text, kind}, Hint: p.Hint}
 }
 
 // told is an error's text as the other side told it. It is of a kind, so that

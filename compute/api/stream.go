@@ -108,5 +108,8 @@ func lines[T any](r io.Reader, each func(T) error) error {
 			return err
 		}
 	}
+	if errors.Is(s.Err(), bufio.ErrTooLong) {
+		return fmt.Errorf("a line of the agent's answer is above %d MiB", maxLine>>20)
+	}
 	return s.Err()
 }

@@ -67,7 +67,8 @@ func (c *Client) Resume(ctx context.Context, name string) (VM, error) {
 	return onVM[VM](ctx, c, http.MethodPost, "resume", name, nil)
 }
 
-// Wait returns when the VM's process has ended. A sleeping VM's has not.
+// Wait returns when the VM's process has ended. A sleeping VM's has not. One
+// that was removed at its end is known for a minute, to Wait and Logs.
 func (c *Client) Wait(ctx context.Context, name string) (Exit, error) {
 	return onVM[Exit](ctx, c, http.MethodGet, "wait", name, nil)
 }
