@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/tradle/cloudpal"
@@ -14,6 +15,7 @@ import (
 	"github.com/tradle/cloudpal/compute/guest"
 	"github.com/tradle/cloudpal/compute/image"
 	"github.com/tradle/cloudpal/compute/kernel"
+	"github.com/tradle/cloudpal/compute/meter"
 )
 
 // A stopwatch names the parts of a boot, wake or suspend.
@@ -30,10 +32,10 @@ func (w *stopwatch) lap(name string) {
 	w.last = now
 }
 
-// boot starts the VM from nothing but its disks. The caller holds op.
+// boot starts the VM from nothing but its disks. When ctx ends meanwhile, it
+// is cold again. The caller holds op.
 func (v *vm) boot(ctx context.Context, reason string) error {
-	// A boot is not half done because the one who asked went away.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), bootTimeout)
+	ctx, cancel := context.WithTimeout(ctx, bootTimeout)
 	defer cancel()
 	done, err := v.h.turn(ctx)
 	if err != nil {
@@ -41,26 +43,53 @@ func (v *vm) boot(ctx context.Context, reason string) error {
 	}
 	defer done()
 
+	was := meter.Asleep
+	if state, _ := v.now(); state == api.Stopped {
+		was = meter.Off
+	}
+	v.meter.event(v, was, "boot: "+nameless(reason))
 	v.become(api.Starting, "", reason)
 	w := startWatch()
-	if err := v.bootMachine(ctx, w); err != nil {
-		v.putDown()
+	if err := v.bootWithTimer(ctx, w); err != nil {
 		why := fmt.Sprintf("boot: %v", err)
-		v.become(api.Cold, "", why)
+		v.goCold("", why)
+		v.happened(api.Event{What: api.Lost, Reason: why})
 		return cloudpal.E("boot "+v.name, "", err)
 	}
-	v.runs(w, reason)
+	v.runs(w, reason, meter.Awake)
+	v.happened(api.Event{What: api.Booted, Reason: reason})
 	return nil
 }
 
+// timerTries is how often a guest is booted whose kernel does not get its timer
+// to work, as happens to one in hundreds on a busy host without KVM.
+const timerTries = 4
+
+func (v *vm) bootWithTimer(ctx context.Context, w *stopwatch) (err error) {
+	for range timerTries {
+		if err = v.bootMachine(ctx, w); err == nil || !strings.Contains(err.Error(), guest.NoTimer) {
+			return err
+		}
+		v.h.log.Warn("the guest's kernel found no timer; booting it again", "vm", v.name)
+		v.putDown()
+	}
+	return err
+}
+
 func (v *vm) bootMachine(ctx context.Context, w *stopwatch) error {
-	if err := v.clearRun(); err != nil {
+	if err := v.clearSnapshots(); err != nil {
+		return err
+	}
+	v.mu.Lock()
+	v.rec.Boots++
+	v.mu.Unlock()
+	if err := v.save(); err != nil {
 		return err
 	}
 	if err := v.writeInitrd(); err != nil {
 		return err
 	}
-	tap, ifname, err := v.h.cfg.Network.Plug(v.name)
+	tap, ifname, err := v.h.net.Plug(v.name)
 	if err != nil {
 		return err
 	}
@@ -78,7 +107,7 @@ func (v *vm) bootMachine(ctx context.Context, w *stopwatch) error {
 	if err := m.Run(ctx); err != nil {
 		return err
 	}
-	if err := v.greet(ctx, m, 0); err != nil {
+	if err := v.greet(ctx, m, guest.NewHello(0, "")); err != nil {
 		return err
 	}
 	// QEMU has read it, and it holds the process's environment.
@@ -103,7 +132,7 @@ func (v *vm) hold(m compute.Machine, ifname string) {
 
 // greet hands the guest the time and fresh entropy, and returns when it has
 // taken them. It fails at once when the process ends.
-func (v *vm) greet(ctx context.Context, m compute.Machine, slept time.Duration) error {
+func (v *vm) greet(ctx context.Context, m compute.Machine, h *guest.Hello) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	go func() {
@@ -113,7 +142,7 @@ func (v *vm) greet(ctx context.Context, m compute.Machine, slept time.Duration) 
 		case <-ctx.Done():
 		}
 	}()
-	if err := v.ctl.Hello(ctx, slept); err != nil {
+	if err := v.ctl.Hello(ctx, h); err != nil {
 		if cause := context.Cause(ctx); cause != nil {
 			err = cause
 		}
@@ -123,9 +152,12 @@ func (v *vm) greet(ctx context.Context, m compute.Machine, slept time.Duration) 
 }
 
 // runs lets packets flow and starts watching. The caller holds op; the guest
-// answers.
-func (v *vm) runs(w *stopwatch, reason string) {
-	if err := v.h.cfg.Network.Admit(v.name); err != nil {
+// answers. Until now it was asleep, or awake if it booted.
+func (v *vm) runs(w *stopwatch, reason string, was meter.State) {
+	v.mu.Lock()
+	v.ran, v.brief, v.wished = time.Now(), was == meter.Asleep && v.waking, guest.Wishes{}
+	v.mu.Unlock()
+	if err := v.h.net.Admit(v.name); err != nil {
 		v.h.log.Error("let packets flow", "vm", v.name, "err", err)
 	}
 	w.lap("packets")
@@ -133,14 +165,19 @@ func (v *vm) runs(w *stopwatch, reason string) {
 	m, ifname := v.machine, v.mom.Ifname
 	v.rec.Wakes++
 	v.steps = w.steps
+	v.died = nil
 	v.pinned = ""
 	v.mu.Unlock()
 	v.become(api.Running, "", reason)
 	if err := v.note(running, m.Process(), ifname, reason); err != nil {
 		v.h.log.Error("note", "vm", v.name, "err", err)
 	}
-	v.meter.woken(v, reason)
-	v.watch(m)
+	v.meter.woken(v, was, reason)
+	after := time.Duration(0)
+	if was == meter.Asleep {
+		after = settle
+	}
+	v.watch(m, after)
 	// Off the wake path, and lost at worst by one wake.
 	if err := v.save(); err != nil {
 		v.h.log.Error("save", "vm", v.name, "err", err)
@@ -165,20 +202,39 @@ func (v *vm) putDown() {
 			v.h.log.Error("kill", "vm", v.name, "err", err)
 		}
 	}
-	if err := v.h.cfg.Network.Unplug(v.name); err != nil {
+	if err := v.h.net.Unplug(v.name); err != nil {
 		v.h.log.Error("unplug", "vm", v.name, "err", err)
 	}
-	if err := v.clearRun(); err != nil {
+	if err := v.clearSnapshots(); err != nil {
 		v.h.log.Error("clean up", "vm", v.name, "err", err)
 	}
 }
 
-// clearRun makes every snapshot of the VM unusable and gives it empty run
-// directories.
-func (v *vm) clearRun() error {
-	errs := []error{
-		os.Remove(v.paths.state()), os.Remove(v.paths.used()), os.Remove(v.paths.moment()),
+// goCold puts down what is left of the VM and makes it one that the next packet
+// boots, or its timer. Depth is api.Sealed where that was meant, else "".
+func (v *vm) goCold(d api.Depth, reason string) {
+	v.putDown()
+	v.mu.Lock()
+	v.mom.Sealed, v.pinned = d == api.Sealed, ""
+	v.mu.Unlock()
+	if err := v.note(cold, compute.Process{}, "", reason); err != nil {
+		v.h.log.Error("note", "vm", v.name, "err", err)
 	}
+	v.become(api.Cold, d, reason)
+}
+
+// clearRun is clearSnapshots, and forgets what the VM was doing.
+func (v *vm) clearRun() error {
+	v.mu.Lock()
+	v.mom = moment{}
+	v.mu.Unlock()
+	return errors.Join(v.clearSnapshots(), removeDurably(v.paths.moment()))
+}
+
+// clearSnapshots makes every snapshot of the VM unusable and gives it empty run
+// directories.
+func (v *vm) clearSnapshots() error {
+	errs := []error{os.Remove(v.paths.state()), os.Remove(v.paths.used())}
 	for i, err := range errs {
 		if errors.Is(err, os.ErrNotExist) {
 			errs[i] = nil
@@ -196,10 +252,13 @@ type disk struct {
 	readOnly bool
 }
 
-// disks returns the VM's block devices in order: its volume, the image's
-// layers bottom first, its named volumes.
+// disks returns the VM's block devices in order: its own disk if it has one,
+// the image's layers bottom first, its named volumes.
 func (v *vm) disks() []disk {
-	all := []disk{{path: v.paths.volume()}}
+	var all []disk
+	if !v.rec.Request.ReadOnly {
+		all = append(all, disk{path: v.paths.volume()})
+	}
 	img, err := v.h.cfg.Images.Get(v.rec.ImageID)
 	if err == nil {
 		for _, l := range img.Layers {
@@ -207,7 +266,7 @@ func (v *vm) disks() []disk {
 		}
 	}
 	for _, m := range v.rec.Request.Volumes {
-		all = append(all, disk{path: v.h.volumePath(m.Volume), readOnly: m.ReadOnly})
+		all = append(all, disk{path: v.h.volumePath(m), readOnly: m.ReadOnly})
 	}
 	return all
 }
@@ -238,31 +297,42 @@ func (v *vm) guestConfig() (guest.Config, error) {
 		return guest.Config{}, err
 	}
 	q := v.rec.Request
-	v4, _ := v.h.cfg.Network.Prefixes()
+	v4, _ := v.h.net.Prefixes()
 	cfg := guest.Config{
 		Hostname: v.name,
 		Modules:  v.h.cfg.Kernel.Modules,
-		Volume:   device(0),
 		LayerFS:  image.FS,
 		Mounts:   img.Config.Volumes,
 		Net: guest.Net{
 			MAC: v.rec.mac().String(), Addresses: v.rec.Addrs,
-			Gateway: v4.Addr().Next(), GatewayMAC: v.h.cfg.Network.HostMAC().String(),
+			Gateway: v4.Addr().Next(), GatewayMAC: v.h.net.HostMAC().String(),
 		},
 		Process: process(img.Config, q),
 	}
 	if q.Host != "" {
 		cfg.Hostname = q.Host
 	}
-	for i := range img.Layers {
-		cfg.Layers = append(cfg.Layers, device(1+i))
-	}
-	for i, m := range q.Volumes {
-		cfg.Volumes = append(cfg.Volumes, guest.Volume{
-			Device: device(1 + len(img.Layers) + i), Path: m.Path, ReadOnly: m.ReadOnly,
-		})
-	}
+	v.nameDisks(&cfg, len(img.Layers))
 	return cfg, nil
+}
+
+// nameDisks tells the guest which device is what, in the order of disks.
+func (v *vm) nameDisks(cfg *guest.Config, layers int) {
+	q := v.rec.Request
+	i := 0
+	next := func() string {
+		i++
+		return device(i - 1)
+	}
+	if !q.ReadOnly {
+		cfg.Volume = next()
+	}
+	for range layers {
+		cfg.Layers = append(cfg.Layers, next())
+	}
+	for _, m := range q.Volumes {
+		cfg.Volumes = append(cfg.Volumes, guest.Volume{Device: next(), Path: m.Path, ReadOnly: m.ReadOnly, Raw: m.Raw})
+	}
 }
 
 // process applies a request to an image's configuration, as the OCI image

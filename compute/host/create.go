@@ -14,6 +14,7 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -34,35 +35,57 @@ const (
 	maxVolumes    = 4
 )
 
-// Create makes a VM and boots it. If it cannot be booted, nothing of it is
-// left.
+// Create makes a VM and boots it. If it cannot be booted, or ctx ends before it
+// runs, nothing of it is left.
 func (h *Host) Create(ctx context.Context, q api.CreateRequest) (api.VM, error) {
-	img, err := h.cfg.Images.Get(q.Image)
+	v, err := h.place(q)
 	if err != nil {
 		return api.VM{}, err
 	}
-	if q.Name == "" {
-		q.Name = h.freeName(img)
+	err = v.createFiles(ctx)
+	if err == nil {
+		err = v.first(ctx)
 	}
-	if err := check(&q); err != nil {
-		return api.VM{}, err
+	if err == nil {
+		err = context.Cause(ctx) // it runs, but for nobody
 	}
-	op := "make vm " + q.Name
-	if len(process(img.Config, q).Args) == 0 {
-		return api.VM{}, cloudpal.E(op, cloudpal.Invalid, errors.New("the image names no command")).
-			WithHint("say what to run: cloudpal vm run " + q.Image + " COMMAND")
-	}
-	v, err := h.reserve(q, img)
 	if err != nil {
-		return api.VM{}, cloudpal.E(op, "", err)
-	}
-	if err := v.createFiles(ctx); err != nil {
-		return api.VM{}, errors.Join(cloudpal.E(op, "", err), v.discard())
-	}
-	if err := v.start(ctx); err != nil {
-		return api.VM{}, errors.Join(cloudpal.E(op, "", err), v.discard())
+		return api.VM{}, errors.Join(cloudpal.E("make vm "+v.name, "", err), v.discard())
 	}
 	return v.view(), nil
+}
+
+// place checks a request and gives the VM its place in the table. From then on
+// its image is in use; until then nobody may collect it.
+func (h *Host) place(q api.CreateRequest) (*vm, error) {
+	h.collecting.RLock()
+	defer h.collecting.RUnlock()
+	img, err := h.cfg.Images.Get(q.Image)
+	if err != nil {
+		return nil, err
+	}
+	for choose := q.Name == ""; ; {
+		if choose {
+			q.Name = h.freeName(img)
+		}
+		if err := check(&q); err != nil {
+			return nil, err
+		}
+		op := "make vm " + q.Name
+		if len(process(img.Config, q).Args) == 0 {
+			return nil, cloudpal.E(op, cloudpal.Invalid, errors.New("the image names no command")).
+				WithHint("say what to run: cloudpal vm run " + q.Image + " COMMAND")
+		}
+		v, err := h.reserve(q, img)
+		switch {
+		case err == nil:
+			return v, nil
+		case choose && errors.Is(err, cloudpal.Exist):
+			// Another took the name just now.
+		default:
+			return nil, cloudpal.E(op, "", err)
+		}
+	}
 }
 
 // check completes a request with defaults and refuses what cannot be.
@@ -103,13 +126,22 @@ func check(q *api.CreateRequest) error {
 			return refuse("write it as NAME=value", "environment variable %s", quote(name))
 		}
 	}
-	for _, m := range q.Volumes {
+	for i, m := range q.Volumes {
 		if err := checkName("volume", m.Volume); err != nil {
 			return err
+		}
+		if slices.ContainsFunc(q.Volumes[:i], func(o api.Mount) bool { return o.Volume == m.Volume }) {
+			return refuse("mount it once", "volume %s twice", m.Volume)
 		}
 		if !path.IsAbs(m.Path) || path.Clean(m.Path) == "/" {
 			return refuse("write it as NAME:/path", "volume %s at %s", m.Volume, quote(m.Path))
 		}
+	}
+	if w := q.WireGuard; w != nil && (len(w.PublicKey) != 32 || w.Port == 0) {
+		return refuse("a WireGuard interface has a public key of 32 bytes and a port", "a key of %d bytes, port %d", len(w.PublicKey), w.Port)
+	}
+	if n := q.Nap; tooShort(n.Idle) || tooShort(n.Seal) {
+		return refuse("a nap's times are at least a second, or 0 for never", "nap after %v, sealed after %v", n.Idle, n.Seal)
 	}
 	for i := range q.Ports {
 		p := &q.Ports[i]
@@ -126,6 +158,8 @@ func check(q *api.CreateRequest) error {
 	return nil
 }
 
+func tooShort(d time.Duration) bool { return d != 0 && d < time.Second }
+
 // reserve gives the VM its place in the table, so that no other gets its name,
 // number or volumes.
 func (h *Host) reserve(q api.CreateRequest, img image.Image) (*vm, error) {
@@ -140,6 +174,9 @@ func (h *Host) reserve(q api.CreateRequest, img image.Image) (*vm, error) {
 			return nil, cloudpal.E("volume "+m.Volume, cloudpal.Busy, fmt.Errorf("vm %s has it", user)).
 				WithHint("a volume is in one VM at a time")
 		}
+	}
+	if err := h.choosePort(&q); err != nil {
+		return nil, err
 	}
 	id := make([]byte, 16)
 	rand.Read(id)
@@ -181,7 +218,7 @@ func (h *Host) freeIndex() int {
 // addrs returns the addresses of the VM with the given number: those after the
 // host's own in each prefix.
 func (h *Host) addrs(index int) []netip.Addr {
-	v4, v6 := h.cfg.Network.Prefixes()
+	v4, v6 := h.net.Prefixes()
 	return []netip.Addr{nth(v4, index+16), nth(v6, index+16)}
 }
 
@@ -227,11 +264,14 @@ func (v *vm) createFiles(ctx context.Context) error {
 		return err
 	}
 	defer os.RemoveAll(tmp)
-	if err := makeVolume(ctx, filepath.Join(tmp, "volume.img"), v.rec.Request.Disk); err != nil {
-		return err
+	q := &v.rec.Request
+	if !q.ReadOnly {
+		if err := makeVolume(ctx, filepath.Join(tmp, "volume.img"), q.Disk); err != nil {
+			return err
+		}
 	}
-	for _, m := range v.rec.Request.Volumes {
-		if err := v.h.ensureVolume(ctx, m.Volume); err != nil {
+	for _, m := range q.Volumes {
+		if err := v.h.ensureVolume(ctx, m, q.Disk); err != nil {
 			return err
 		}
 	}
@@ -243,6 +283,13 @@ func (v *vm) createFiles(ctx context.Context) error {
 	}
 	return syncDir(filepath.Dir(v.paths.disk))
 }
+
+// A journal in bytes, for a volume of at least journalFrom. In time a guest has
+// written all of it, however little it keeps, and mke2fs would take 64 MiB.
+const (
+	journal     = 8 << 20
+	journalFrom = 256 << 20
+)
 
 // makeVolume makes a sparse file with an empty ext4 in it. A half-made one is
 // removed.
@@ -267,10 +314,14 @@ func makeVolume(ctx context.Context, file string, size int64) (err error) {
 		}
 		mke2fs = "/sbin/mke2fs"
 	}
-	// No reserved blocks: there is no other root to keep them for. The inode
-	// tables are left to be zero as the sparse file is.
-	cmd := exec.CommandContext(ctx, mke2fs, "-q", "-F", "-t", "ext4", "-m", "0",
-		"-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard", file)
+	// No reserved blocks: there is no other root to keep them for. No room for
+	// growth, which is 4 MiB that are written. What is zero stays a hole of the
+	// sparse file, also when the guest mounts it.
+	args := []string{"-q", "-F", "-t", "ext4", "-m", "0", "-O", "^resize_inode", "-E", "assume_storage_prezeroed=1,nodiscard"}
+	if size >= journalFrom {
+		args = append(args, "-J", "size="+strconv.Itoa(journal>>20))
+	}
+	cmd := exec.CommandContext(ctx, mke2fs, append(args, file)...)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Run(); err != nil {
@@ -286,6 +337,15 @@ func noSpace(out string) cloudpal.Kind {
 	return cloudpal.Other
 }
 
+// first is the start of a VM that is being made: it ends with ctx.
+func (v *vm) first(ctx context.Context) error {
+	if err := v.begin(ctx); err != nil {
+		return err
+	}
+	defer v.end()
+	return v.launch(ctx)
+}
+
 // start boots a VM that is not running. The caller does not hold op.
 func (v *vm) start(ctx context.Context) error {
 	if err := v.begin(ctx); err != nil {
@@ -298,10 +358,16 @@ func (v *vm) start(ctx context.Context) error {
 	case api.Asleep:
 		return v.resume(ctx, "started")
 	}
+	// It is not half done because the one who asked went away.
+	return v.launch(context.WithoutCancel(ctx))
+}
+
+// launch boots a VM that has no process. The caller holds op.
+func (v *vm) launch(ctx context.Context) error {
 	if err := errors.Join(v.meter.open(), v.mayRun(), v.h.roomFor(v.rec.Request.Memory)); err != nil {
 		return err
 	}
-	if err := v.h.cfg.Network.Add(v.name, v.nic()); err != nil {
+	if err := v.h.net.Add(v.name, v.nic()); err != nil {
 		return err
 	}
 	if err := v.publish(); err != nil {
@@ -319,13 +385,15 @@ func (v *vm) start(ctx context.Context) error {
 		v.rec.Stopped = &api.Exit{Code: 125, Reason: err.Error()}
 		v.mu.Unlock()
 		v.become(api.Stopped, "", err.Error())
+		v.happened(api.Event{What: api.Ended, Reason: err.Error()})
 		return errors.Join(err, v.save())
 	}
 	return nil
 }
 
 func (v *vm) nic() NIC {
-	return NIC{MAC: v.rec.mac(), Addrs: v.rec.Addrs, Rate: v.rec.Request.Limits.NetBytes}
+	q := v.rec.Request
+	return NIC{MAC: v.rec.mac(), Addrs: v.rec.Addrs, Rate: q.Limits.NetBytes, WireGuard: q.WireGuard, Outbound: q.Outbound}
 }
 
 // roomFor refuses a VM that the machine's memory cannot take.
@@ -350,7 +418,7 @@ func (v *vm) publish() error {
 	ports := slices.Clone(v.rec.Request.Ports)
 	for i, p := range ports {
 		target := netip.AddrPortFrom(v.rec.Addrs[0], p.Guest)
-		pub, err := v.h.cfg.Network.Publish(p.Proto, p.Host, target)
+		pub, err := v.h.net.Publish(p.Proto, p.Host, target)
 		if err != nil {
 			for _, done := range v.ports {
 				err = errors.Join(err, done.Close())
@@ -405,8 +473,10 @@ func (v *vm) discard() error { return v.remove(context.WithoutCancel(v.h.ctx), t
 func (v *vm) removeFiles() error {
 	v.mu.Lock()
 	v.removed = true
+	close(v.changed)
+	v.changed = make(chan struct{})
 	v.mu.Unlock()
-	v.h.cfg.Network.Remove(v.name)
+	v.h.net.Remove(v.name)
 	errs := []error{v.meter.close(), v.log.close()}
 	gone := filepath.Join(filepath.Dir(v.paths.disk), ".gone-"+v.name)
 	err := os.Rename(v.paths.disk, gone)
@@ -428,6 +498,7 @@ func (v *vm) removeFiles() error {
 			delete(v.h.volumes, m.Volume)
 		}
 	}
+	v.h.dropImage()
 	return errors.Join(errs...)
 }
 

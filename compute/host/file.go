@@ -10,8 +10,9 @@ import (
 	"path/filepath"
 )
 
-// maxStateFile bounds what is read of a state file.
-const maxStateFile = 1 << 20
+// maxStateFile bounds what is read of a state file. One takes several times the
+// request that it keeps: each value is on a line of its own.
+const maxStateFile = 16 * maxRequest
 
 // writeFile replaces path with data: a power cut leaves the old content or the
 // new, never a mix.

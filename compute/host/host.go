@@ -30,6 +30,7 @@ import (
 
 	"github.com/tradle/cloudpal"
 	"github.com/tradle/cloudpal/compute"
+	"github.com/tradle/cloudpal/compute/api"
 	"github.com/tradle/cloudpal/compute/image"
 	"github.com/tradle/cloudpal/compute/kernel"
 	"github.com/tradle/cloudpal/compute/seal"
@@ -46,9 +47,11 @@ type Config struct {
 	DriverName  string
 	Accelerator string
 	Images      *image.Store
-	Network     Network
-	Key         *seal.Key // seals naps of depth disk; outlives the agent, not the machine
-	Log         *slog.Logger
+	// Network opens what carries the VMs' packets. It calls wake, which
+	// returns at once, for packets to those that sleep.
+	Network func(wake func(addr netip.Addr, why string)) (Network, error)
+	Key     *seal.Key // seals naps of depth disk; outlives the agent, not the machine
+	Log     *slog.Logger
 
 	// NapMemory is how many bytes of RAM naps may take before the least
 	// recently used spill to disk; 0 means a quarter of the machine's.
@@ -66,6 +69,10 @@ type NIC struct {
 	MAC   net.HardwareAddr
 	Addrs []netip.Addr // one IPv4, one IPv6
 	Rate  int64        // bytes a second, each way; 0 is no limit
+	// WireGuard is set where only a WireGuard peer's packets wake the VM, and
+	// it is to be reached from outside.
+	WireGuard *api.WireGuard
+	Outbound  bool // it may speak to the world of its own accord
 }
 
 // NetStats are a NIC's counters since it was plugged in, as the guest sees
@@ -96,10 +103,16 @@ type Network interface {
 	// and removes the tap.
 	Unplug(vm string) error
 	Stats(vm string) (NetStats, error)
+	// Activity tells when the VM last had traffic that is a reason to stay
+	// awake, either way; zero where it had none since it was plugged in.
+	// WireGuard's empty keepalives and handshakes are none.
+	Activity(vm string) (time.Time, error)
 	// Sweep removes taps of VMs that are not plugged in.
 	Sweep() error
 	// Publish forwards a port of the host to target until it is closed.
 	Publish(proto string, listen, target netip.AddrPort) (Published, error)
+	// Close lets go of everything and leaves VMs that run on the network.
+	Close() error
 }
 
 // Published is a forwarded port.
@@ -112,6 +125,7 @@ type Published interface {
 type Host struct {
 	cfg   Config
 	log   *slog.Logger
+	net   Network
 	ctx   context.Context // ends with Close; the parent of all that works in the background
 	stop  context.CancelFunc
 	tasks sync.WaitGroup
@@ -120,13 +134,17 @@ type Host struct {
 	// turns limits wakes and boots under way to the number of cores: all
 	// together take as long, and the first answer is not delayed by the last.
 	turns chan struct{}
-	// spill wakes the policy.
-	spill chan struct{}
+	// spill wakes the policy, alarms what looks after VMs' timers.
+	spill, alarms chan struct{}
+
+	// collecting keeps images from being collected while a VM is made of one.
+	collecting sync.RWMutex
 
 	mu      sync.Mutex
 	vms     map[string]*vm
 	byAddr  map[netip.Addr]*vm
 	volumes map[string]string // volume to the VM that has it
+	gone    []*vm             // removed of late, the last last
 }
 
 // New recovers what StateDir and RunDir hold and starts looking after it.
@@ -136,6 +154,7 @@ func New(ctx context.Context, cfg Config) (*Host, error) {
 		log:     cfg.Log,
 		turns:   make(chan struct{}, runtime.NumCPU()),
 		spill:   make(chan struct{}, 1),
+		alarms:  make(chan struct{}, 1),
 		vms:     map[string]*vm{},
 		byAddr:  map[netip.Addr]*vm{},
 		volumes: map[string]string{},
@@ -157,10 +176,15 @@ func New(ctx context.Context, cfg Config) (*Host, error) {
 	if h.lock, err = lockState(cfg.StateDir); err != nil {
 		return nil, err
 	}
+	if h.net, err = cfg.Network(h.wake); err != nil {
+		return nil, errors.Join(err, h.lock.Close())
+	}
 	if err := h.recover(ctx); err != nil {
 		return nil, errors.Join(err, h.Close())
 	}
+	h.dropImage()
 	h.tasks.Go(h.keepPolicy)
+	h.tasks.Go(h.keepAlarms)
 	return h, nil
 }
 
@@ -173,7 +197,7 @@ func (h *Host) Close() error {
 	for _, v := range h.all() {
 		errs = append(errs, v.release())
 	}
-	return errors.Join(append(errs, h.lock.Close())...)
+	return errors.Join(append(errs, h.net.Close(), h.lock.Close())...)
 }
 
 // all returns the VMs, by name.
@@ -198,13 +222,13 @@ func (h *Host) find(name string) (*vm, error) {
 		WithHint("cloudpal vm ps lists the VMs of this host")
 }
 
-// Wake makes the VM that has addr run, for a packet. It returns at once.
-func (h *Host) Wake(addr netip.Addr) {
+// wake makes the VM that has addr run, for a packet. It returns at once.
+func (h *Host) wake(addr netip.Addr, why string) {
 	h.mu.Lock()
 	v := h.byAddr[addr]
 	h.mu.Unlock()
 	if v != nil {
-		v.wakeForPacket()
+		v.rouse(why)
 	}
 }
 

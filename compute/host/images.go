@@ -3,8 +3,10 @@ package host
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -109,13 +111,27 @@ func (h *Host) serveRemoveImage(w http.ResponseWriter, r *http.Request) error {
 	if err := h.cfg.Images.Remove(r.Context(), img.Name); err != nil {
 		return err
 	}
-	var keep []string
-	for id := range used {
-		keep = append(keep, id)
-	}
-	freed, err := h.cfg.Images.Collect(r.Context(), keep)
+	freed, err := h.collectImages(r.Context())
 	if err != nil {
 		return err
 	}
 	return reply(w, api.RemovedImage{Name: img.Name, Freed: freed})
+}
+
+// collectImages removes the layers that no name and no VM needs any more, and
+// returns how many bytes they took.
+func (h *Host) collectImages(ctx context.Context) (freed int64, err error) {
+	h.collecting.Lock()
+	defer h.collecting.Unlock()
+	return h.cfg.Images.Collect(ctx, slices.Collect(maps.Keys(h.usedImages())))
+}
+
+// dropImage collects in the background, when a VM is gone that may have been
+// the last of its image.
+func (h *Host) dropImage() {
+	h.tasks.Go(func() {
+		if _, err := h.collectImages(h.ctx); err != nil && h.ctx.Err() == nil {
+			h.log.Error("remove layers that nothing needs", "err", err)
+		}
+	})
 }

@@ -114,6 +114,14 @@ func (v *vm) serveExec(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	v.mu.Lock()
+	v.sessions++
+	v.mu.Unlock()
+	defer func() {
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		v.sessions--
+	}()
 	inside, err := ctl.Exec(session, q)
 	if err != nil {
 		return cloudpal.E("exec in "+v.name, "", err)

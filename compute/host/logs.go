@@ -31,6 +31,9 @@ type logbook struct {
 	file *os.File
 	size int64
 	next int64 // offset of what the guest's process writes next
+	// number counts the files: the one that is written to has it, the one that
+	// was put aside the number before.
+	number int
 	// changed is closed and replaced whenever something was written.
 	changed chan struct{}
 }
@@ -108,6 +111,7 @@ func (l *logbook) makeRoom() error {
 			return err
 		}
 		l.file = nil
+		l.number++
 	}
 	f, err := os.OpenFile(l.path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -132,16 +136,22 @@ func (l *logbook) close() error {
 	return err
 }
 
-// now returns the file that is written to, open for reading, and a channel
-// that is closed when it has more.
-func (l *logbook) now() (*os.File, <-chan struct{}, error) {
+// open opens the first file that is kept of those behind the one with the given
+// number, and returns its number; nil if there is none.
+func (l *logbook) open(behind int) (*os.File, int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	f, err := os.Open(l.path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, l.changed, nil
+	for i, path := range []string{l.older(), l.path} {
+		number := l.number - 1 + i
+		if number <= behind {
+			continue
+		}
+		f, err := os.Open(path)
+		if !errors.Is(err, fs.ErrNotExist) {
+			return f, number, err
+		}
 	}
-	return f, l.changed, err
+	return nil, behind, nil
 }
 
 // wait returns a channel that is closed when more is written than there was.
@@ -173,54 +183,21 @@ func (v *vm) serveLogs(w http.ResponseWriter, r *http.Request) error {
 	if err := out.Flush(); err != nil {
 		return err
 	}
-	if older, err := os.Open(v.log.older()); err == nil {
-		_, err = io.Copy(w, older)
-		older.Close()
-		if err != nil {
-			return nil // the client is gone
-		}
-	}
 	return v.followLog(r.Context(), w, out, follow)
 }
 
-// followLog sends what is in the file that is written to, and what comes, from
-// file to file.
+// followLog sends what is kept, and what comes, from file to file. A client
+// that is slower than two files are filled misses what it did not take.
 func (v *vm) followLog(ctx context.Context, w io.Writer, out *http.ResponseController, follow bool) error {
-	f, changed, err := v.log.now()
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if f != nil {
-			f.Close()
-		}
-	}()
+	tail := logTail{log: v.log, number: noLog}
+	defer tail.close()
 	for {
-		// Looked at before the file is read to its end: what is written
+		// Looked at before the files are read to their end: what is written
 		// after that is waited for.
 		state, moved := v.now()
-		changed = v.log.wait()
-		if f != nil {
-			if err := copyLines(w, f); err != nil {
-				return nil // the client is gone
-			}
-			if err := out.Flush(); err != nil {
-				return nil
-			}
-		}
-		next, _, err := v.log.now()
-		if err != nil {
-			return err
-		}
-		if next != nil && !sameFile(f, next) {
-			if f != nil {
-				f.Close()
-			}
-			f = next
-			continue
-		}
-		if next != nil {
-			next.Close()
+		changed := v.log.wait()
+		if errors.Join(tail.copy(w), out.Flush()) != nil {
+			return nil // the client is gone
 		}
 		if !follow || state == api.Stopped || state == api.Cold {
 			return nil
@@ -236,13 +213,43 @@ func (v *vm) followLog(ctx context.Context, w io.Writer, out *http.ResponseContr
 	}
 }
 
-func sameFile(a, b *os.File) bool {
-	if a == nil {
-		return false
+// A logTail is how far a log was read.
+type logTail struct {
+	log    *logbook
+	file   *os.File // nil before the first
+	number int      // of file
+}
+
+// noLog is a number below those of all files.
+const noLog = -2
+
+func (t *logTail) close() {
+	if t.file != nil {
+		t.file.Close()
 	}
-	x, err1 := a.Stat()
-	y, err2 := b.Stat()
-	return err1 == nil && err2 == nil && os.SameFile(x, y)
+}
+
+// copy writes all that was not read yet to w, whole lines.
+func (t *logTail) copy(w io.Writer) error {
+	for {
+		// Looked for first: when there is a next file, nothing is written to
+		// this one any more.
+		next, number, err := t.log.open(t.number)
+		if err != nil {
+			return err
+		}
+		if t.file != nil {
+			err = copyLines(w, t.file)
+		}
+		if next == nil {
+			return err
+		}
+		t.close()
+		t.file, t.number = next, number
+		if err != nil {
+			return err
+		}
+	}
 }
 
 // copyLines copies whole lines to w and leaves f behind the last of them.

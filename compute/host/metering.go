@@ -82,18 +82,15 @@ func (m *metering) total() meter.Counters {
 }
 
 // idle returns the total of a VM that does not run, with the time since the
-// last record; that counts as sleep if asleep.
-func (m *metering) idle(asleep bool) meter.Counters {
+// last record.
+func (m *metering) idle(is meter.State) meter.Counters {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.log == nil {
 		return meter.Counters{}
 	}
 	last := m.log.Last()
-	if !asleep {
-		return last.Total
-	}
-	return meter.Account(last, last.Epoch, last.Raw, time.Now(), false, 0)
+	return meter.Account(last, last.Epoch, last.Raw, time.Now(), is, 0)
 }
 
 // present returns the use of CPU over the last second, in percent of a core.
@@ -113,9 +110,9 @@ func (m *metering) isThrottled() bool {
 type count struct {
 	epoch  string
 	raw    meter.Raw
-	awake  bool  // since the last count
-	memory int64 // bytes, since the last count
-	wakes  int64 // since the last count
+	was    meter.State // since the last count
+	memory int64       // bytes, since the last count
+	wakes  int64       // since the last count
 	event  string
 }
 
@@ -128,7 +125,7 @@ func (m *metering) add(c count, write bool) (meter.Counters, error) {
 	}
 	now := time.Now()
 	last := m.log.Last()
-	total := meter.Account(last, c.epoch, c.raw, now, c.awake, c.memory)
+	total := meter.Account(last, c.epoch, c.raw, now, c.was, c.memory)
 	total.Wakes += c.wakes
 	if took := now.Sub(m.at); took > sampleInterval/2 {
 		m.percent = 0
@@ -150,7 +147,7 @@ func (v *vm) counted(ctx context.Context, m compute.Machine) (count, error) {
 	if err != nil {
 		return count{}, err
 	}
-	n, err := v.h.cfg.Network.Stats(v.name)
+	n, err := v.h.net.Stats(v.name)
 	if err != nil {
 		return count{}, err
 	}
@@ -158,7 +155,7 @@ func (v *vm) counted(ctx context.Context, m compute.Machine) (count, error) {
 	epoch := v.mom.Epoch
 	v.mu.Unlock()
 	raw := meter.Raw{CPU: s.CPU, DiskRead: s.DiskRead, DiskWrite: s.DiskWrite, NetIn: n.In, NetOut: n.Out}
-	return count{epoch: epoch, raw: raw, awake: true, memory: s.Memory}, nil
+	return count{epoch: epoch, raw: raw, was: meter.Awake, memory: s.Memory}, nil
 }
 
 // account writes down a count, and logs it where that fails: a VM does not stop
@@ -172,24 +169,26 @@ func (v *vm) account(c count) {
 // statsTimeout bounds how long a VM's process may take to tell its counters.
 const statsTimeout = 5 * time.Second
 
-// woken notes that the VM runs; it slept until now.
-func (m *metering) woken(v *vm, reason string) {
-	v.account(count{epoch: v.epoch(), memory: v.napBytes(), wakes: 1, event: "awake: " + reason})
+// woken notes that the VM runs. Until now it slept, or booted, for which it was
+// awake.
+func (m *metering) woken(v *vm, was meter.State, reason string) {
+	v.account(count{epoch: v.epoch(), was: was, memory: v.napBytes(), wakes: 1, event: "awake: " + nameless(reason)})
 }
 
-// slept notes that the VM sleeps; ended has counted what it used.
-func (m *metering) slept(v *vm) { m.event(v, "asleep") }
-
-// event notes something that happened, without counting anything.
-func (m *metering) event(v *vm, text string) {
+// event notes something that happened, without counting anything but the time
+// since the last count.
+func (m *metering) event(v *vm, was meter.State, text string) {
 	m.mu.Lock()
 	var last meter.Record
 	if m.log != nil {
 		last = m.log.Last()
 	}
 	m.mu.Unlock()
-	v.account(count{epoch: last.Epoch, raw: last.Raw, event: text})
+	v.account(count{epoch: last.Epoch, raw: last.Raw, was: was, event: text})
 }
+
+// sealed notes that a sleeping VM's snapshot is dropped.
+func (m *metering) sealed(v *vm) { m.event(v, meter.Asleep, "sealed") }
 
 // ended counts a process for the last time. It may be gone already.
 func (m *metering) ended(v *vm, machine compute.Machine) {
@@ -301,7 +300,7 @@ func (v *vm) throttle(m compute.Machine, on bool, event string) {
 		v.h.log.Error("throttle", "vm", v.name, "err", err)
 	}
 	v.h.log.Info(event, "vm", v.name)
-	v.meter.event(v, event)
+	v.meter.event(v, meter.Awake, event)
 }
 
 // cores is how many the VM's process may use now; 0 is no bound.

@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"time"
 
 	"github.com/tradle/cloudpal"
 	"github.com/tradle/cloudpal/compute"
 	"github.com/tradle/cloudpal/compute/api"
+	"github.com/tradle/cloudpal/compute/guest"
+	"github.com/tradle/cloudpal/compute/meter"
 	"github.com/tradle/cloudpal/compute/seal"
 )
 
@@ -21,61 +24,111 @@ const prepareTimeout = 2 * time.Second
 // is broken and boots anew.
 const helloTimeout = 20 * time.Second
 
-// suspend puts the running VM to sleep at depth d; "" leaves the depth to the
-// policy. A packet that comes before the snapshot is whole interrupts it: the
-// guest runs on.
+// asked is the reason of what somebody asked the agent for.
+const asked = "asked to"
+
+// suspend puts the running VM to sleep at depth d, or a sleeping one to another;
+// "" leaves the depth to the policy.
 func (v *vm) suspend(ctx context.Context, d api.Depth) error {
 	if err := v.begin(ctx); err != nil {
 		return err
 	}
 	defer v.end()
-	op := "suspend " + v.name
-	switch state, _ := v.now(); state {
-	case api.Asleep:
+	switch state, _ := v.now(); {
+	case state == api.Running:
+		return v.fallAsleep(ctx, order{depth: d, reason: asked, may: func(guest.Wishes) error { return nil }})
+	case d == api.Sealed:
+		return v.sealNow(asked)
+	case state == api.Asleep:
 		return v.deepen(ctx, d)
-	case api.Running:
 	default:
-		return cloudpal.E(op, cloudpal.Invalid, fmt.Errorf("it is %s", state)).
+		return cloudpal.E("suspend "+v.name, cloudpal.Invalid, fmt.Errorf("it is %s", state)).
 			WithHint("only a running VM can be put to sleep")
 	}
+}
+
+// An order is for a nap.
+type order struct {
+	depth  api.Depth // "": as the policy says
+	reason string
+	// may is asked last, when packets are held already, and told what the guest
+	// wishes: an error of it is why the guest runs on.
+	may func(guest.Wishes) error
+}
+
+// fallAsleep puts the running VM to sleep. A packet that comes before the
+// snapshot is whole interrupts it: the guest runs on. The caller holds op.
+func (v *vm) fallAsleep(ctx context.Context, o order) error {
 	w := startWatch()
-	if err := v.snapshot(ctx, w); err != nil {
-		return cloudpal.E(op, "", err)
+	v.mu.Lock()
+	v.falling, v.due = true, ""
+	v.mu.Unlock()
+	if err := v.snapshot(ctx, o, w); err != nil {
+		v.fallen()
+		return cloudpal.E("suspend "+v.name, "", err)
 	}
 	v.mu.Lock()
-	v.steps, v.pinned = w.steps, d
+	v.steps, v.pinned = w.steps, o.depth
 	v.mu.Unlock()
-	v.become(api.Asleep, api.Memory, "")
-	v.meter.slept(v)
+	v.become(api.Asleep, api.Memory, o.reason)
+	due := v.fallen()
+	if due != "" {
+		defer v.rouse(due)
+	}
+	v.meter.event(v, meter.Awake, "asleep")
+	if !v.alarm().IsZero() {
+		v.h.resetAlarms()
+	}
+	if o.depth == api.Sealed {
+		v.drop(o.reason)
+		return nil
+	}
+	var err error
+	if due == "" {
+		err = v.settleAt(ctx, o.depth)
+	}
+	v.mu.Lock()
+	depth := v.depth
+	v.mu.Unlock()
+	v.happened(api.Event{What: api.Napped, Reason: o.reason, Depth: depth})
+	return err
+}
+
+// fallen ends what fallAsleep began, and returns why the VM is to be woken at
+// once: for a packet or a timer that came when it was too late to interrupt.
+func (v *vm) fallen() (why string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	why, v.falling, v.due = v.due, false, ""
+	return why
+}
+
+// settleAt gives a VM that has just fallen asleep its depth.
+func (v *vm) settleAt(ctx context.Context, d api.Depth) error {
 	defer v.h.nudge()
+	if d != api.Disk { // which keeps no zero pages anyway
+		if err := v.trim(); err != nil {
+			v.h.log.Error("trim", "vm", v.name, "err", err)
+		}
+	}
 	return v.deepen(ctx, d)
 }
 
 // snapshot ends the running VM's process with its memory and device state
 // kept. On error the guest runs on, or its end is dealt with.
-func (v *vm) snapshot(ctx context.Context, w *stopwatch) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
+func (v *vm) snapshot(ctx context.Context, o order, w *stopwatch) error {
+	ctx, done := v.interruptible(ctx)
+	defer done()
 	v.mu.Lock()
 	m, ctl, unwatch, ifname := v.machine, v.ctl, v.unwatch, v.mom.Ifname
 	v.unwatch = nil
-	v.interrupt = cancel
 	v.mu.Unlock()
-	defer func() {
-		v.mu.Lock()
-		v.interrupt = nil
-		v.mu.Unlock()
-	}()
 	unwatch()
-	prepare, done := context.WithTimeout(ctx, prepareTimeout)
-	if err := ctl.PrepareSuspend(prepare); err != nil {
-		v.h.log.Info("prepare to suspend", "vm", v.name, "err", err)
-	}
-	done()
+	wishes := v.prepare(ctx, ctl)
 	ctl.Close()
 	w.lap("guest prepares")
 
-	err := v.writeSnapshot(ctx, m, ifname, w)
+	err := v.writeSnapshot(ctx, m, o, wishes, w)
 	if err == nil {
 		return nil
 	}
@@ -85,16 +138,55 @@ func (v *vm) snapshot(ctx context.Context, w *stopwatch) error {
 	select {
 	case <-m.Done():
 		v.lost(m)
-		return fmt.Errorf("its process ended: %s", m.Exit())
+		return fmt.Errorf("its process ended: %s: %w", m.Exit(), err)
 	default:
 	}
 	// The guest runs on.
-	err = errors.Join(err, v.note(running, m.Process(), ifname, ""), v.h.cfg.Network.Admit(v.name))
-	v.watch(m)
+	v.mu.Lock()
+	reason := v.reason
+	v.ran, v.brief = time.Now(), true
+	v.mu.Unlock()
+	err = errors.Join(err, v.note(running, m.Process(), ifname, reason), v.h.net.Admit(v.name))
+	v.watch(m, 0)
 	return err
 }
 
-func (v *vm) writeSnapshot(ctx context.Context, m compute.Machine, ifname string, w *stopwatch) error {
+// interruptible returns a context that a packet for the VM ends. Done must be
+// called.
+func (v *vm) interruptible(ctx context.Context) (_ context.Context, done func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	v.mu.Lock()
+	v.interrupt = cancel
+	v.mu.Unlock()
+	return ctx, func() {
+		v.mu.Lock()
+		v.interrupt = nil
+		v.mu.Unlock()
+		cancel(nil)
+	}
+}
+
+// prepare has the guest make itself small and say what it wishes. One that does
+// not is suspended as it is, and what it last wished counts.
+func (v *vm) prepare(ctx context.Context, ctl *guest.Client) guest.Wishes {
+	ctx, cancel := context.WithTimeout(ctx, prepareTimeout)
+	defer cancel()
+	wishes, told, err := ctl.PrepareSuspend(ctx)
+	if err != nil {
+		v.h.log.Info("prepare to suspend", "vm", v.name, "err", err)
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if told {
+		v.wished = wishes
+	}
+	return v.wished
+}
+
+func (v *vm) writeSnapshot(ctx context.Context, m compute.Machine, o order, wishes guest.Wishes, w *stopwatch) error {
+	v.mu.Lock()
+	ifname := v.mom.Ifname
+	v.mu.Unlock()
 	if err := v.note(suspending, m.Process(), ifname, ""); err != nil {
 		return err
 	}
@@ -104,7 +196,10 @@ func (v *vm) writeSnapshot(ctx context.Context, m compute.Machine, ifname string
 		return err
 	}
 	defer f.Close()
-	if err := v.h.cfg.Network.Hold(v.name); err != nil {
+	if err := v.h.net.Hold(v.name); err != nil {
+		return err
+	}
+	if err := o.may(wishes); err != nil {
 		return err
 	}
 	w.lap("hold packets")
@@ -115,37 +210,42 @@ func (v *vm) writeSnapshot(ctx context.Context, m compute.Machine, ifname string
 	v.meter.ended(v, m)
 	v.mu.Lock()
 	v.machine, v.ctl = nil, nil
+	v.mom.Napped, v.mom.WakeAt = time.Now(), wishes.WakeAt
 	v.mu.Unlock()
 	// From here the VM sleeps, whatever happens to the agent.
 	err = errors.Join(os.Rename(tmp, v.paths.state()),
-		v.note(asleep, compute.Process{}, "", ""), v.h.cfg.Network.Unplug(v.name))
+		v.note(asleep, compute.Process{}, "", o.reason), v.h.net.Unplug(v.name))
 	w.lap("put away")
 	return err
 }
 
-// deepen takes a sleeping VM to depth d. The caller holds op.
+// deepen takes a sleeping VM to depth d; a packet for it interrupts that. The
+// caller holds op.
 func (v *vm) deepen(ctx context.Context, d api.Depth) error {
+	ctx, done := v.interruptible(ctx)
+	defer done()
+	err := v.moveTo(ctx, d)
+	if err != nil && errors.Is(context.Cause(ctx), errInterrupted) {
+		return cloudpal.E("", cloudpal.Busy, errInterrupted)
+	}
+	return err
+}
+
+func (v *vm) moveTo(ctx context.Context, d api.Depth) error {
 	v.mu.Lock()
 	now := v.depth
 	v.mu.Unlock()
-	if d == now {
+	switch {
+	case d == now:
 		return nil
-	}
-	switch d {
-	case api.Disk:
+	case d == api.Disk:
 		return v.seal(ctx)
-	case api.Armed:
+	case d == api.Armed:
 		return v.arm(ctx)
-	case api.Memory:
-		if now == api.Armed {
-			return v.disarm()
-		}
-		return nil // a sealed nap stays sealed until it is wanted
+	case d == api.Memory && now == api.Armed:
+		return v.disarm()
 	}
-	if now == api.Memory {
-		return v.trim()
-	}
-	return nil
+	return nil // a sealed nap stays sealed until it is wanted
 }
 
 // trim gives the zero pages of a sleeping VM's memory back to the host.
@@ -223,7 +323,8 @@ func (v *vm) unseal(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(v.paths.state(), state, 0o600)
+	// It comes last and whole: where there is a state, its memory is complete.
+	return writeFile(v.paths.state(), state)
 }
 
 // arm starts a process that waits for the VM's state.
@@ -245,16 +346,16 @@ func (v *vm) arm(ctx context.Context) error {
 }
 
 func (v *vm) armProcess(ctx context.Context) error {
-	tap, ifname, err := v.h.cfg.Network.Plug(v.name)
+	tap, ifname, err := v.h.net.Plug(v.name)
 	if err != nil {
 		return err
 	}
 	m, err := v.h.cfg.Driver.Arm(ctx, v.spec(tap))
 	if err != nil {
-		return errors.Join(err, v.h.cfg.Network.Unplug(v.name))
+		return errors.Join(err, v.h.net.Unplug(v.name))
 	}
 	v.hold(m, ifname)
-	return v.note(asleep, m.Process(), ifname, "")
+	return v.note(asleep, m.Process(), ifname, v.why())
 }
 
 // disarm ends the waiting process; the nap stays in memory.
@@ -265,9 +366,9 @@ func (v *vm) disarm() error {
 	v.mu.Unlock()
 	var errs []error
 	if m != nil {
-		errs = append(errs, m.Kill(), v.h.cfg.Network.Unplug(v.name))
+		errs = append(errs, m.Kill(), v.h.net.Unplug(v.name))
 	}
-	errs = append(errs, v.note(asleep, compute.Process{}, "", ""))
+	errs = append(errs, v.note(asleep, compute.Process{}, "", v.why()))
 	v.become(api.Asleep, api.Memory, v.reason)
 	return errors.Join(errs...)
 }
@@ -281,22 +382,28 @@ func (v *vm) resume(ctx context.Context, reason string) error {
 		return err
 	}
 	v.mu.Lock()
-	slept := time.Since(v.mom.Since)
-	v.mu.Unlock()
+	slept := time.Since(v.mom.Napped)
 	w := startWatch()
-	err = v.resumeMachine(ctx, slept, w)
+	if v.waking {
+		w.last = v.roused
+		w.lap("turn")
+	}
+	v.mu.Unlock()
+	err = v.resumeMachine(ctx, slept, reason, w)
 	done()
 	if err == nil {
-		v.runs(w, reason)
+		v.runs(w, reason, meter.Asleep)
+		v.happened(api.Event{What: api.Woke, Reason: reason, Slept: slept})
 		return nil
 	}
 	v.h.log.Error("the nap could not be used; booting", "vm", v.name, "err", err)
-	v.putDown()
-	v.become(api.Cold, "", fmt.Sprintf("its nap could not be used (%v)", err))
+	lost := fmt.Sprintf("its nap could not be used (%v)", err)
+	v.goCold("", lost)
+	v.happened(api.Event{What: api.Lost, Reason: lost})
 	return v.boot(ctx, fmt.Sprintf("%s; its nap could not be used: %v", reason, err))
 }
 
-func (v *vm) resumeMachine(ctx context.Context, slept time.Duration, w *stopwatch) error {
+func (v *vm) resumeMachine(ctx context.Context, slept time.Duration, reason string, w *stopwatch) error {
 	if err := v.makeProcess(ctx, w); err != nil {
 		return err
 	}
@@ -309,17 +416,51 @@ func (v *vm) resumeMachine(ctx context.Context, slept time.Duration, w *stopwatc
 		return err
 	}
 	w.lap("void the snapshot")
+	mem, err := os.OpenFile(v.paths.memory(), os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer mem.Close()
+	h := guest.NewHello(slept, reason)
+	if err := h.Leave(mem); err != nil {
+		return err
+	}
 	if err := m.Run(ctx); err != nil {
 		return err
 	}
 	w.lap("run")
 	ctx, cancel := context.WithTimeout(ctx, helloTimeout)
 	defer cancel()
-	if err := v.greet(ctx, m, slept); err != nil {
-		return err
+	if !isTaken(ctx, h, mem) {
+		if err := v.greet(ctx, m, h); err != nil {
+			return err
+		}
 	}
 	w.lap("time and entropy")
 	return nil
+}
+
+// How long a guest may take to find what was left in its mailbox, before it is
+// told again by a datagram, and how often to look.
+const (
+	mailWait = 100 * time.Millisecond
+	mailPoll = 100 * time.Microsecond
+)
+
+// isTaken waits until the guest has taken h from its mailbox. One that has found
+// it there after a long nap may let its programs get ready first.
+func isTaken(ctx context.Context, h *guest.Hello, mem io.ReaderAt) bool {
+	end := time.Now().Add(mailWait)
+	for last := end.Add(guest.AckWait); ctx.Err() == nil; pause(ctx, mailPoll) {
+		now := time.Now()
+		switch {
+		case h.IsTaken(mem):
+			return true
+		case now.After(last), now.After(end) && !(h.Slept > guest.LongNap && guest.IsFound(mem)):
+			return false
+		}
+	}
+	return false
 }
 
 // makeProcess sees to it that a process waits for the VM's state and that its
@@ -343,7 +484,7 @@ func (v *vm) makeProcess(ctx context.Context, w *stopwatch) error {
 		return err
 	}
 	if v.depth == api.Disk {
-		w.lap("unseal")
+		w.lap("rest of unseal")
 	}
 	return nil
 }

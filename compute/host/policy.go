@@ -2,6 +2,7 @@ package host
 
 import (
 	"context"
+	"errors"
 	"os"
 	"slices"
 	"time"
@@ -24,7 +25,11 @@ func (h *Host) keepPolicy() {
 		case <-tick.C:
 		case <-h.spill:
 		}
+		h.sealOld(h.ctx, time.Now())
 		h.applyPolicy(h.ctx)
+		if err := h.forget(time.Now()); err != nil {
+			h.log.Error("forget VMs that are gone", "err", err)
+		}
 	}
 }
 
@@ -51,7 +56,7 @@ func (h *Host) applyPolicy(ctx context.Context) {
 			continue
 		}
 		if state, _ := v.now(); state == api.Asleep {
-			if err := v.deepen(ctx, depth); err != nil {
+			if err := v.deepen(ctx, depth); err != nil && !errors.Is(err, errInterrupted) {
 				h.log.Error("move a nap", "vm", v.name, "to", depth, "err", err)
 			}
 		}
@@ -76,7 +81,9 @@ func plan(naps []nap, arms int, room int64) func(yield func(*vm, api.Depth) bool
 			case n.pinned == "" && arms > 0 && n.bytes+armedProcess <= room:
 				want, cost = api.Armed, n.bytes+armedProcess
 				arms--
-			case n.pinned == "":
+			case n.pinned == api.Armed && n.depth == api.Armed && n.bytes+armedProcess <= room:
+				cost = n.bytes + armedProcess
+			case n.pinned == "" || n.depth == api.Armed:
 				want = api.Memory
 			}
 			room -= cost

@@ -24,6 +24,7 @@ type record struct {
 	Stopped *api.Exit         `json:"stopped,omitempty"` // set when its process ended; nil wants it up
 	StopAt  time.Time         `json:"stopAt,omitzero"`
 	Wakes   int64             `json:"wakes"`
+	Boots   int64             `json:"boots"`
 }
 
 // A moment is what the host keeps of a VM in memory, in run.json on tmpfs: it
@@ -36,7 +37,9 @@ type moment struct {
 	Epoch   string          `json:"epoch,omitempty"` // names the process incarnation to the meter
 	Since   time.Time       `json:"since"`
 	Reason  string          `json:"reason,omitempty"`
-	LogFrom int64           `json:"logFrom"`
+	Napped  time.Time       `json:"napped,omitzero"`  // when its guest last stopped, in all phases but running
+	WakeAt  time.Time       `json:"wakeAt,omitzero"`  // when a timer of its own wakes it, likewise
+	Sealed  bool            `json:"sealed,omitempty"` // of cold: its snapshot was dropped, as was meant
 }
 
 // A phase is where in its life a VM was last known to be. Each is written
@@ -50,9 +53,12 @@ type moment struct {
 //	 ├─────────────────┘                    │        │ cancelled: running
 //	 │                                      ▼
 //	 └──────────────── waking ◄────────── asleep (armed, memory, disk)
+//
+// From asleep it may also get cold: when it is sealed, or its nap cannot be used.
 type phase string
 
 const (
+	cold       phase = "cold"
 	booting    phase = "booting"
 	running    phase = "running"
 	suspending phase = "suspending"
@@ -99,6 +105,7 @@ func (h *Host) paths(name string) paths {
 func (p paths) record() string { return filepath.Join(p.disk, "vm.json") }
 func (p paths) volume() string { return filepath.Join(p.disk, "volume.img") }
 func (p paths) usage() string  { return filepath.Join(p.disk, "usage.jsonl") }
+func (p paths) events() string { return filepath.Join(p.disk, "events.jsonl") }
 func (p paths) sealed() string { return filepath.Join(p.disk, "nap.sealed") }
 func (p paths) moment() string { return filepath.Join(p.nap, "run.json") }
 func (p paths) state() string  { return filepath.Join(p.nap, "state") }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -79,10 +80,13 @@ const privateMark = "CLOUDPAL_PRIVATE_MOUNTS=1"
 // runs the program again in its place, with the same pid, and so must come
 // first in main, after MountRunDir, whose mount all may see.
 func UnshareMounts() error {
-	for _, e := range os.Environ() {
-		if e == privateMark {
-			return nil
-		}
+	if slices.Contains(os.Environ(), privateMark) {
+		return nil
+	}
+	// Asked for first: seen from other mounts, its path may be another.
+	self, err := os.Executable()
+	if err != nil {
+		return cloudpal.E("make private mounts", "", err)
 	}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -90,10 +94,6 @@ func UnshareMounts() error {
 		return cloudpal.E("make private mounts", "", err).WithHint("run as root")
 	}
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
-		return cloudpal.E("make private mounts", "", err)
-	}
-	self, err := os.Executable()
-	if err != nil {
 		return cloudpal.E("make private mounts", "", err)
 	}
 	return fmt.Errorf("exec %s: %w", self, syscall.Exec(self, os.Args, append(os.Environ(), privateMark)))

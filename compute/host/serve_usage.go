@@ -30,7 +30,7 @@ func (v *vm) stats(r *http.Request) api.Stats {
 		}
 	} else {
 		out.Memory = v.napBytes()
-		total = v.meter.idle(state == api.Asleep || state == api.Cold)
+		total = v.meter.idle(metered[state])
 	}
 	out.CPU, out.DiskRead, out.DiskWrite = total.CPU, total.DiskRead, total.DiskWrite
 	out.NetIn, out.NetOut, out.Wakes = total.NetIn, total.NetOut, total.Wakes
@@ -40,6 +40,11 @@ func (v *vm) stats(r *http.Request) api.Stats {
 	}
 	out.Storage = v.storage()
 	return out
+}
+
+// metered is what a VM that does not run counts as.
+var metered = map[api.State]meter.State{
+	api.Starting: meter.Awake, api.Asleep: meter.Asleep, api.Cold: meter.Asleep, api.Stopped: meter.Off,
 }
 
 // storage is what the VM takes on disk, in bytes, without layers that it

@@ -28,15 +28,17 @@ func (h *Host) Handler() http.Handler {
 			}
 		})
 	}
-	onVM := func(pattern string, f func(v *vm, w http.ResponseWriter, r *http.Request) error) {
+	type answer = func(v *vm, w http.ResponseWriter, r *http.Request) error
+	onFound := func(find func(name string) (*vm, error), pattern string, f answer) {
 		handle(pattern, func(w http.ResponseWriter, r *http.Request) error {
-			v, err := h.find(r.PathValue("vm"))
+			v, err := find(r.PathValue("vm"))
 			if err != nil {
 				return err
 			}
 			return f(v, w, r)
 		})
 	}
+	onVM := func(pattern string, f answer) { onFound(h.find, pattern, f) }
 	handle("GET /v1/host", h.serveHost)
 	handle("GET /v1/vms", h.serveList)
 	handle("POST /v1/vms", h.serveCreate)
@@ -49,7 +51,7 @@ func (h *Host) Handler() http.Handler {
 		return v.did(w, v.start(r.Context()))
 	})
 	onVM("POST /v1/vms/{vm}/resume", func(v *vm, w http.ResponseWriter, r *http.Request) error {
-		return v.did(w, v.wake(r.Context(), "asked to"))
+		return v.did(w, v.wake(r.Context(), asked))
 	})
 	onVM("POST /v1/vms/{vm}/stop", func(v *vm, w http.ResponseWriter, r *http.Request) error {
 		q, err := read[api.StopRequest](r)
@@ -64,18 +66,19 @@ func (h *Host) Handler() http.Handler {
 			return err
 		}
 		switch q.Depth {
-		case "", api.Armed, api.Memory, api.Disk:
+		case "", api.Armed, api.Memory, api.Disk, api.Sealed:
 			return v.did(w, v.suspend(r.Context(), q.Depth))
 		}
 		return cloudpal.E("suspend "+v.name, cloudpal.Invalid, errors.New("depth "+quote(string(q.Depth)))).
-			WithHint("a depth is armed, memory or disk")
+			WithHint("a depth is armed, memory, disk or sealed")
 	})
 	onVM("POST /v1/vms/{vm}/kill", (*vm).serveKill)
-	onVM("GET /v1/vms/{vm}/wait", (*vm).serveWait)
-	onVM("GET /v1/vms/{vm}/logs", (*vm).serveLogs)
+	onFound(h.recall, "GET /v1/vms/{vm}/wait", (*vm).serveWait)
+	onFound(h.recall, "GET /v1/vms/{vm}/logs", (*vm).serveLogs)
 	onVM("GET /v1/vms/{vm}/console", (*vm).serveConsole)
 	onVM("GET /v1/vms/{vm}/stats", (*vm).serveStats)
 	onVM("GET /v1/vms/{vm}/usage", (*vm).serveUsage)
+	onVM("GET /v1/vms/{vm}/events", (*vm).serveEvents)
 	onVM("POST /v1/vms/{vm}/exec", (*vm).serveExec)
 	handle("GET /v1/images", h.serveImages)
 	handle("POST /v1/images/pull", h.servePull)
@@ -128,13 +131,14 @@ func fail(w http.ResponseWriter, err error) {
 
 // classify gives errors of the system the kind that a person can act on.
 func classify(err error) error {
-	if cloudpal.KindOf(err) != cloudpal.Other {
-		return err
-	}
+	kind := cloudpal.KindOf(err)
 	switch {
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+	case kind == cloudpal.NoSpace && cloudpal.HintOf(err) == "",
+		kind == cloudpal.Other && (errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)):
 		return cloudpal.E("", cloudpal.NoSpace, err).
 			WithHint("free some: cloudpal vm rm, cloudpal image rm, cloudpal volume rm")
+	case kind != cloudpal.Other:
+		return err
 	case errors.Is(err, syscall.ENOMEM):
 		return cloudpal.E("", cloudpal.NoMemory, err).WithHint("suspend or stop a VM: cloudpal vm ps")
 	case errors.Is(err, syscall.EADDRINUSE):
@@ -186,9 +190,9 @@ func (v *vm) serveWait(w http.ResponseWriter, r *http.Request) error {
 		state, changed, exit, reason, removed := v.state, v.changed, v.rec.Stopped, v.reason, v.removed
 		v.mu.Unlock()
 		switch {
-		case exit != nil:
+		case exit != nil && state == api.Stopped:
 			return reply(w, exit)
-		case removed:
+		case removed && exit == nil:
 			return reply(w, api.Exit{Code: 137, Reason: "removed"})
 		case state == api.Cold && ran:
 			return reply(w, api.Exit{Code: 125, Reason: reason})

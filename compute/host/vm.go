@@ -30,6 +30,7 @@ type vm struct {
 	since   time.Time
 	reason  string
 	steps   []api.Step
+	died    *api.Exit // how its last process was lost, while Cold
 	removed bool
 	// machine is the VM's process: set while Running, Starting, and Asleep at
 	// depth Armed.
@@ -40,8 +41,23 @@ type vm struct {
 	pinned api.Depth
 	// interrupt ends a suspend that is under way.
 	interrupt context.CancelCauseFunc
-	// waking is set while a packet's wake is on its way.
+	// falling is set from the begin of a suspend until the VM is asleep. Who
+	// comes when it is too late to interrupt it is why the VM is due.
+	falling bool
+	due     string
+	// waking is set while the wake of a packet or timer is on its way, roused is
+	// since when.
 	waking bool
+	roused time.Time
+	// ran is since when it runs, brief whether a packet or timer woke it, and
+	// active when it last had traffic: what decides on its next nap.
+	ran    time.Time
+	brief  bool
+	active time.Time
+	// wished is what the guest last said of its sleep, since it runs; sessions
+	// are the commands that people have running in it.
+	wished   guest.Wishes
+	sessions int
 	// session ends when the running machine is no longer watched.
 	session context.Context
 	// unwatch stops what watches the running machine and waits for it.
@@ -51,6 +67,7 @@ type vm struct {
 	changed chan struct{}
 	meter   *metering
 	log     *logbook
+	history *history
 }
 
 func (h *Host) newVM(name string, rec record) *vm {
@@ -61,6 +78,7 @@ func (h *Host) newVM(name string, rec record) *vm {
 	}
 	v.meter = newMetering(v)
 	v.log = newLogbook(v.paths.logs())
+	v.history = newHistory(v.paths.events())
 	return v
 }
 
@@ -84,11 +102,15 @@ func (v *vm) begin(ctx context.Context) error {
 
 func (v *vm) end() { <-v.op }
 
-// become sets the state and tells who waits for it.
+// become sets the state and tells who waits for it. A VM that moves from one
+// depth to another has been asleep for as long as before.
 func (v *vm) become(s api.State, d api.Depth, reason string) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.state, v.depth, v.reason, v.since = s, d, reason, time.Now()
+	if s != v.state || s != api.Asleep {
+		v.since = time.Now()
+	}
+	v.state, v.depth, v.reason = s, d, reason
 	close(v.changed)
 	v.changed = make(chan struct{})
 }
@@ -100,11 +122,24 @@ func (v *vm) now() (api.State, <-chan struct{}) {
 	return v.state, v.changed
 }
 
+// why returns the reason of the state.
+func (v *vm) why() string {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.reason
+}
+
 // note writes down, before it happens, what is about to happen.
 func (v *vm) note(p phase, proc compute.Process, ifname, reason string) error {
 	v.mu.Lock()
 	v.mom.Phase, v.mom.Process, v.mom.Ifname, v.mom.Reason = p, proc, ifname, reason
 	v.mom.Since = time.Now()
+	if p != cold {
+		v.mom.Sealed = false
+	}
+	if p == running { // it has no reason to be woken, and its guest goes on
+		v.mom.Napped, v.mom.WakeAt = time.Time{}, time.Time{}
+	}
 	m := v.mom
 	v.mu.Unlock()
 	return writeJSON(v.paths.moment(), m)
@@ -127,7 +162,7 @@ func (v *vm) spec(tap *os.File) compute.Spec {
 		Dir:        v.paths.run,
 		Kernel:     v.h.cfg.Kernel.VMLinux,
 		Initrd:     v.paths.initrd(),
-		Cmdline:    v.h.cfg.Kernel.Cmdline,
+		Cmdline:    v.h.cfg.Kernel.Cmdline + " " + guest.MailboxCmdline,
 		CPUs:       r.Request.CPUs,
 		Memory:     r.Request.Memory,
 		MemoryFile: v.paths.memory(),
@@ -150,24 +185,30 @@ func (v *vm) spec(tap *os.File) compute.Spec {
 // bytes: QEMU's own data, and translated code where there is no KVM.
 const processMemory = 192 << 20
 
-// wakeForPacket starts a wake in the background, or interrupts a suspend.
-func (v *vm) wakeForPacket() {
+// rouse starts a wake in the background, for a packet or a timer, or interrupts
+// a suspend.
+func (v *vm) rouse(why string) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.interrupt != nil {
 		v.interrupt(errInterrupted)
 	}
+	if v.falling {
+		v.due = why
+		return
+	}
 	if v.waking || v.removed || v.state == api.Running || v.state == api.Stopped {
 		return
 	}
-	v.waking = true
+	v.waking, v.roused = true, time.Now()
 	v.h.tasks.Go(func() {
-		err := v.wake(v.h.ctx, "a packet arrived")
+		err := v.wake(v.h.ctx, why)
 		v.mu.Lock()
 		v.waking = false
 		v.mu.Unlock()
 		if err != nil && v.h.ctx.Err() == nil {
 			v.h.log.Error("wake", "vm", v.name, "err", err)
+			v.silence(time.Now())
 		}
 	})
 }
@@ -185,7 +226,8 @@ func (v *vm) wake(ctx context.Context, reason string) error {
 	case api.Asleep:
 		return v.resume(ctx, reason)
 	case api.Cold:
-		return v.boot(ctx, reason)
+		// It is not half done because the one who asked went away.
+		return v.boot(context.WithoutCancel(ctx), reason)
 	default:
 		return cloudpal.E("wake "+v.name, cloudpal.Invalid, errors.New("it is stopped")).
 			WithHint("cloudpal vm start " + v.name + " boots it")
@@ -221,11 +263,19 @@ func (v *vm) view() api.VM {
 		State: v.state, Depth: v.depth, Since: v.since, Reason: v.reason,
 		Created: v.rec.Created, CPUs: q.CPUs, Memory: q.Memory,
 		Addresses: v.rec.Addrs, Ports: q.Ports, Volumes: q.Volumes,
-		Wakes: v.rec.Wakes, Throttled: v.meter.isThrottled(),
-		Remove: q.Remove, Steps: v.steps,
+		Wakes: v.rec.Wakes, Boots: v.rec.Boots, Throttled: v.meter.isThrottled(),
+		Remove: q.Remove, Steps: v.steps, WireGuard: q.WireGuard,
+		Nap: q.Nap, ReadOnly: q.ReadOnly, Outbound: q.Outbound,
 	}
-	if v.state == api.Stopped {
+	switch v.state {
+	case api.Stopped:
 		out.Exit = v.rec.Stopped
+	case api.Asleep:
+		out.WakeAt = v.mom.WakeAt
+	case api.Cold:
+		out.Exit, out.WakeAt = v.died, v.mom.WakeAt
+	case api.Running:
+		out.Busy = v.wished.Busy
 	}
 	if v.machine != nil {
 		out.PID = v.machine.Process().PID

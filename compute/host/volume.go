@@ -3,6 +3,7 @@ package host
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -14,28 +15,67 @@ import (
 	"github.com/tradle/cloudpal/compute/api"
 )
 
+// What volumes' files are called, by what is on them.
+const (
+	volumeExt = ".img" // ext4
+	rawExt    = ".raw" // the guest knows
+)
+
 // volumePath is where a named volume is kept.
-func (h *Host) volumePath(name string) string {
-	return filepath.Join(h.cfg.StateDir, "volumes", name+".img")
+func (h *Host) volumePath(m api.Mount) string {
+	ext := volumeExt
+	if m.Raw {
+		ext = rawExt
+	}
+	return filepath.Join(h.cfg.StateDir, "volumes", m.Volume+ext)
 }
 
-// ensureVolume makes a named volume if there is none.
-func (h *Host) ensureVolume(ctx context.Context, name string) error {
-	file := h.volumePath(name)
-	if _, err := os.Stat(file); err == nil {
+// ensureVolume makes a named volume if there is none. A raw one is of the given
+// size.
+func (h *Host) ensureVolume(ctx context.Context, m api.Mount, size int64) error {
+	file := h.volumePath(m)
+	if exists(file) {
 		return nil
 	}
-	tmp := filepath.Join(filepath.Dir(file), ".new-"+name)
+	if exists(h.volumePath(api.Mount{Volume: m.Volume, Raw: !m.Raw})) {
+		return wrongVolume(m)
+	}
+	tmp := filepath.Join(filepath.Dir(file), ".new-"+m.Volume)
 	if err := os.RemoveAll(tmp); err != nil {
 		return err
 	}
-	if err := makeVolume(ctx, tmp, defaultDisk); err != nil {
+	if m.Raw {
+		if err := makeRaw(tmp, size); err != nil {
+			return err
+		}
+	} else if err := makeVolume(ctx, tmp, defaultDisk); err != nil {
 		return err
 	}
 	if err := os.Rename(tmp, file); err != nil {
 		return err
 	}
 	return syncDir(filepath.Dir(file))
+}
+
+// wrongVolume refuses to take what one guest has written itself for a file
+// system, and a file system for what may be written over.
+func wrongVolume(m api.Mount) error {
+	err := cloudpal.E("volume "+m.Volume, cloudpal.Invalid, errors.New("it is a raw one"))
+	hint := fmt.Sprintf("write it as %s:%s:raw, or name another volume", m.Volume, m.Path)
+	if m.Raw {
+		err = cloudpal.E("volume "+m.Volume, cloudpal.Invalid, errors.New("it has a file system"))
+		hint = fmt.Sprintf("write it as %s:%s, or name another volume", m.Volume, m.Path)
+	}
+	return err.WithHint(hint)
+}
+
+// makeRaw makes a sparse file with nothing in it.
+func makeRaw(file string, size int64) error {
+	f, err := os.OpenFile(file, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Truncate(size), f.Sync(), f.Close())
 }
 
 // Volumes lists the named volumes.
@@ -46,16 +86,17 @@ func (h *Host) Volumes() ([]api.Volume, error) {
 	}
 	list := []api.Volume{}
 	for _, e := range entries {
-		name, ok := strings.CutSuffix(e.Name(), ".img")
+		ext := filepath.Ext(e.Name())
+		name := strings.TrimSuffix(e.Name(), ext)
 		info, err := e.Info()
-		if !ok || err != nil {
+		if err != nil || strings.HasPrefix(name, ".") || ext != volumeExt && ext != rawExt {
 			continue
 		}
 		h.mu.Lock()
 		user := h.volumes[name]
 		h.mu.Unlock()
 		list = append(list, api.Volume{
-			Name: name, Size: info.Size(), Used: allocated(info), Created: created(info), UsedBy: user,
+			Name: name, Size: info.Size(), Used: allocated(info), Raw: ext == rawExt, Created: created(info), UsedBy: user,
 		})
 	}
 	return list, nil
@@ -72,7 +113,10 @@ func (h *Host) RemoveVolume(name string) error {
 		return cloudpal.E("remove volume "+name, cloudpal.Busy, errors.New("vm "+user+" has it")).
 			WithHint("remove the VM first: cloudpal vm rm " + user)
 	}
-	err := os.Remove(h.volumePath(name))
+	err := os.Remove(h.volumePath(api.Mount{Volume: name}))
+	if errors.Is(err, fs.ErrNotExist) {
+		err = os.Remove(h.volumePath(api.Mount{Volume: name, Raw: true}))
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return cloudpal.E("volume "+name, cloudpal.NotExist, nil).WithHint("cloudpal volume ls lists them")
 	}

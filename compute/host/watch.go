@@ -11,11 +11,17 @@ import (
 	"github.com/tradle/cloudpal/compute"
 	"github.com/tradle/cloudpal/compute/api"
 	"github.com/tradle/cloudpal/compute/guest"
+	"github.com/tradle/cloudpal/compute/meter"
 )
 
+// settle is how long a guest that was woken is left to do what it was woken
+// for, before the agent asks it anything: the first connection costs it tens of
+// milliseconds where its code is translated anew (measured).
+const settle = 300 * time.Millisecond
+
 // watch looks after the running machine m until unwatch: it notices the end of
-// its process and of the guest's, and keeps the guest's logs.
-func (v *vm) watch(m compute.Machine) {
+// its process and, after a while, of the guest's, and keeps the guest's logs.
+func (v *vm) watch(m compute.Machine, after time.Duration) {
 	ctx, cancel := context.WithCancel(v.h.ctx)
 	var tasks sync.WaitGroup
 	v.mu.Lock()
@@ -29,10 +35,20 @@ func (v *vm) watch(m compute.Machine) {
 	logged := make(chan struct{})
 	tasks.Go(func() {
 		defer close(logged)
+		pause(ctx, after)
 		v.keepLogs(ctx, ctl)
 	})
 	tasks.Go(func() { v.keepMeter(ctx, m) })
-	tasks.Go(func() { v.awaitExit(ctx, m, ctl, logged) })
+	if v.rec.Request.Nap.Idle > 0 {
+		tasks.Go(func() {
+			pause(ctx, after)
+			v.keepIdle(ctx, m, ctl)
+		})
+	}
+	tasks.Go(func() {
+		pause(ctx, after)
+		v.awaitExit(ctx, m, ctl, logged)
+	})
 	tasks.Go(func() {
 		select {
 		case <-m.Done():
@@ -40,6 +56,16 @@ func (v *vm) watch(m compute.Machine) {
 		case <-ctx.Done():
 		}
 	})
+}
+
+// pause waits for d, or until ctx ends.
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
 }
 
 // retryPause is how long to leave a guest alone that did not answer.
@@ -110,6 +136,10 @@ func (v *vm) runsOn(m compute.Machine) bool {
 // stopped puts down what is left of the VM and records why it ended. The
 // caller holds op.
 func (v *vm) stopped(m compute.Machine, exit api.Exit) {
+	was := meter.Asleep
+	if m != nil {
+		was = meter.Awake
+	}
 	v.meter.ended(v, m)
 	v.mu.Lock()
 	v.rec.Stopped, v.rec.StopAt = &exit, time.Now()
@@ -119,14 +149,19 @@ func (v *vm) stopped(m compute.Machine, exit api.Exit) {
 		v.h.log.Error("save", "vm", v.name, "err", err)
 	}
 	v.putDown()
+	if err := v.clearRun(); err != nil {
+		v.h.log.Error("clean up", "vm", v.name, "err", err)
+	}
 	v.unpublish()
-	v.become(api.Stopped, "", exit.Reason)
-	v.meter.event(v, "stopped: " + exit.Reason)
+	v.meter.event(v, was, "stopped: "+exit.Reason)
+	v.happened(api.Event{What: api.Ended, Reason: exit.Reason})
 	if remove {
-		if err := v.removeFiles(); err != nil {
+		if err := errors.Join(v.h.remember(v), v.removeFiles()); err != nil {
 			v.h.log.Error("remove", "vm", v.name, "err", err)
 		}
 	}
+	// Last, so that who waited for it finds nothing of one that was to go.
+	v.become(api.Stopped, "", exit.Reason)
 }
 
 // machineEnded deals with the end of the VM's process that nobody asked for.
@@ -141,8 +176,8 @@ func (v *vm) machineEnded(m compute.Machine) {
 }
 
 // lost records that the VM's process is gone. If that is the guest's doing or
-// its limit's, it stays stopped; else the next packet boots it. The caller
-// holds op.
+// its limit's, it stays stopped, and one that goes with its process goes; else
+// the next packet boots it. The caller holds op.
 func (v *vm) lost(m compute.Machine) {
 	e := m.Exit()
 	exit := api.Exit{
@@ -151,20 +186,29 @@ func (v *vm) lost(m compute.Machine) {
 		Console: strings.TrimSpace(lastLines(m.Console())),
 	}
 	v.h.log.Error("vm process ended", "vm", v.name, "reason", e.String())
-	if e.Reason == compute.PoweredOff || e.Reason == compute.OutOfLimit {
+	v.mu.Lock()
+	remove := v.rec.Request.Remove
+	v.mu.Unlock()
+	if remove || e.Reason == compute.PoweredOff || e.Reason == compute.OutOfLimit {
 		v.stopped(m, exit)
 		return
 	}
 	v.meter.ended(v, m)
-	v.putDown()
-	v.become(api.Cold, "", exit.Reason+". The next packet boots it")
-	v.meter.event(v, "lost: " + exit.Reason)
+	v.mu.Lock()
+	v.died = &exit
+	v.mu.Unlock()
+	v.goCold("", exit.Reason+". The next packet boots it")
+	v.meter.event(v, meter.Awake, "lost: "+exit.Reason)
+	v.happened(api.Event{What: api.Lost, Reason: exit.Reason})
 }
 
 // describe puts a guest's exit into a sentence.
 func describe(e guest.Exit) api.Exit {
 	exit := api.Exit{Code: e.Code, OOM: e.OOM}
 	switch {
+	case e.Code < 0 || e.Code > 255:
+		// A guest says what it likes; who passes it on would cut it to 8 bits.
+		exit = api.Exit{Code: 125, Reason: fmt.Sprintf("the guest reports exit status %d, which there is not", e.Code)}
 	case e.OOM:
 		exit.Reason = "out of memory in the VM; give it more with --memory"
 	case e.Error != "":
@@ -233,12 +277,12 @@ func (v *vm) stop(ctx context.Context, timeout time.Duration) error {
 // kill ends the VM at once, whatever it is doing.
 func (v *vm) kill(ctx context.Context, reason string) error {
 	v.mu.Lock()
-	m := v.machine
+	m, state := v.machine, v.state
 	if v.interrupt != nil {
 		v.interrupt(errors.New("it is being killed"))
 	}
 	v.mu.Unlock()
-	if m != nil && v.state != api.Asleep {
+	if m != nil && state != api.Asleep {
 		if err := m.Kill(); err != nil {
 			return err
 		}
