@@ -1,0 +1,102 @@
+package storage
+
+import (
+	"strings"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// A bufferedFS writes tables in larger pieces than Pebble does, which hands on
+// every 4 KiB by themselves: half of the time of a large append went there.
+type bufferedFS struct{ vfs.FS }
+
+// writeSize is how much of a table is written at once.
+const writeSize = 128 << 10
+
+// Create implements vfs.FS. Other files than tables are written as they come:
+// the log, whose bytes must reach the system with the sync that asks for them,
+// gathers them itself.
+func (fs bufferedFS) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
+	f, err := fs.FS.Create(name, category)
+	if err != nil || !strings.HasSuffix(name, ".sst") && !strings.HasSuffix(name, ".blob") {
+		return f, err
+	}
+	return &bufferedFile{File: f}, nil
+}
+
+// Unwrap implements vfs.FS.
+func (fs bufferedFS) Unwrap() vfs.FS { return fs.FS }
+
+// A bufferedFile is one that is being written, by one goroutine.
+type bufferedFile struct {
+	vfs.File
+	buf []byte
+}
+
+// Write implements vfs.File.
+func (f *bufferedFile) Write(p []byte) (n int, err error) {
+	if f.buf == nil {
+		f.buf = make([]byte, 0, writeSize)
+	}
+	if len(f.buf)+len(p) > cap(f.buf) {
+		if err := f.flush(); err != nil {
+			return 0, err
+		}
+	}
+	if len(p) >= cap(f.buf) {
+		return f.File.Write(p)
+	}
+	f.buf = append(f.buf, p...)
+	return len(p), nil
+}
+
+func (f *bufferedFile) flush() error {
+	if len(f.buf) == 0 {
+		return nil
+	}
+	_, err := f.File.Write(f.buf)
+	f.buf = f.buf[:0]
+	return err
+}
+
+// Sync implements vfs.File.
+func (f *bufferedFile) Sync() error {
+	if err := f.flush(); err != nil {
+		return err
+	}
+	return f.File.Sync()
+}
+
+// SyncData implements vfs.File.
+func (f *bufferedFile) SyncData() error {
+	if err := f.flush(); err != nil {
+		return err
+	}
+	return f.File.SyncData()
+}
+
+// SyncTo implements vfs.File.
+func (f *bufferedFile) SyncTo(length int64) (fullSync bool, err error) {
+	if err := f.flush(); err != nil {
+		return false, err
+	}
+	return f.File.SyncTo(length)
+}
+
+// Close implements vfs.File.
+func (f *bufferedFile) Close() error {
+	err := f.flush()
+	if closing := f.File.Close(); err == nil {
+		err = closing
+	}
+	f.buf = nil
+	return err
+}
+
+// Stat implements vfs.File.
+func (f *bufferedFile) Stat() (vfs.FileInfo, error) {
+	if err := f.flush(); err != nil {
+		return nil, err
+	}
+	return f.File.Stat()
+}

@@ -1,0 +1,99 @@
+package storage
+
+import (
+	"encoding/binary"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/tradle/cloudpal"
+)
+
+// The kinds of what is kept of a core, in the order of their keys.
+const (
+	blockKind    = 'b'
+	headKind     = 'h'
+	identityKind = 'i'
+	pageKind     = 'p'
+	tileKind     = 't'
+	userKind     = 'u'
+)
+
+// The kinds of what is kept of the store.
+const (
+	aliasKind     = 'a'
+	discoveryKind = 'd'
+	formatKind    = 'f'
+	nextKind      = 'n'
+	storeUserKind = 'u'
+)
+
+// A key is a core's number, a kind and an index.
+type key [17]byte
+
+func makeKey(core uint64, kind byte, index uint64) (k key) {
+	binary.BigEndian.PutUint64(k[:], core)
+	k[8] = kind
+	binary.BigEndian.PutUint64(k[9:], index)
+	return k
+}
+
+// prefix returns what the keys of a kind begin with.
+func prefix(core uint64, kind byte) []byte {
+	k := makeKey(core, kind, 0)
+	return k[:9:9]
+}
+
+func headKey(core uint64) []byte     { return prefix(core, headKind) }
+func identityKey(core uint64) []byte { return prefix(core, identityKind) }
+func formatKey() []byte              { return prefix(0, formatKind) }
+func nextKey() []byte                { return prefix(0, nextKind) }
+
+func discoveryKey(d [32]byte) []byte { return append(prefix(0, discoveryKind), d[:]...) }
+
+func aliasKey(namespace [32]byte, name string) []byte {
+	return append(append(prefix(0, aliasKind), namespace[:]...), name...)
+}
+
+func userKey(core uint64, name string) []byte { return append(prefix(core, userKind), name...) }
+
+// after returns the first key behind all that begin with p.
+func after(p []byte) []byte {
+	end := append([]byte(nil), p...)
+	for i := len(end) - 1; i >= 0; i-- {
+		if end[i]++; end[i] != 0 {
+			return end[:i+1]
+		}
+	}
+	return nil // there is none
+}
+
+func appendNumber(b []byte, n uint64) []byte { return binary.BigEndian.AppendUint64(b, n) }
+
+// number reads a record that is one number.
+func (s *Store) number(k []byte) (n uint64, found bool, err error) {
+	v, closer, err := s.db.Get(k)
+	if err == pebble.ErrNotFound {
+		return 0, false, nil
+	}
+	if err != nil {
+		return 0, false, err
+	}
+	defer closer.Close()
+	if len(v) != 8 {
+		return 0, false, cloudpal.E("read a number", cloudpal.Corrupt, nil)
+	}
+	return binary.BigEndian.Uint64(v), true, nil
+}
+
+// record reads a record, or returns nil where there is none.
+func (s *Store) record(k []byte) ([]byte, error) {
+	v, closer, err := s.db.Get(k)
+	if err == pebble.ErrNotFound {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, s.fail("read", err)
+	}
+	defer closer.Close()
+	return append(make([]byte, 0, len(v)), v...), nil
+}

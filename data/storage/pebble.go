@@ -1,0 +1,111 @@
+package storage
+
+import (
+	"runtime"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/bloom"
+	"github.com/cockroachdb/pebble/v2/sstable"
+)
+
+// Sizes, as they were found best by measuring: with less cache than this the
+// buffers, which count as part of it, leave none, and reads take twice as long.
+const (
+	defaultCache  = 32 << 20
+	defaultBuffer = 4 << 20
+
+	// separate is how large a block must be to go into a file of blocks, which
+	// is not written again when tables are merged.
+	separate = 512
+
+	// indexSize keeps the index of a table of up to about 12,000 blocks in one
+	// piece, so that a read looks at one piece less.
+	indexSize = 64 << 10
+)
+
+func (s *Store) options(o Options) *pebble.Options {
+	if o.Cache <= 0 {
+		o.Cache = defaultCache
+	}
+	if o.Buffer == 0 {
+		o.Buffer = defaultBuffer
+	}
+	s.large = int(o.Buffer) / 2
+	p := &pebble.Options{
+		FS:                          bufferedFS{o.FS},
+		Lock:                        s.lock,
+		ReadOnly:                    o.ReadOnly,
+		CacheSize:                   o.Cache,
+		MemTableSize:                o.Buffer,
+		MemTableStopWritesThreshold: 1000, // flow does it
+		L0StopWritesThreshold:       1000, // likewise
+		FormatMajorVersion:          pebble.FormatNewest,
+		Logger:                      logger{s},
+		EventListener:               s.listener(),
+	}
+	p.Experimental.ValueSeparationPolicy = func() pebble.ValueSeparationPolicy {
+		return pebble.ValueSeparationPolicy{
+			Enabled:               true,
+			MinimumSize:           separate,
+			MaxBlobReferenceDepth: 10,
+			RewriteMinimumAge:     time.Minute,
+			TargetGarbageRatio:    0.2,
+		}
+	}
+	for i := range p.Levels {
+		// Blocks are mostly encrypted, or compressed by who made them, and the
+		// tree's hashes are random.
+		p.Levels[i].Compression = func() *sstable.CompressionProfile { return sstable.NoCompression }
+		p.Levels[i].IndexBlockSize = indexSize
+		p.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
+	}
+	return p
+}
+
+// listener keeps the flow's counts, and hears of a disk that fails in the
+// background.
+func (s *Store) listener() *pebble.EventListener {
+	return &pebble.EventListener{
+		BackgroundError: s.backgroundError,
+		WALCreated: func(info pebble.WALCreateInfo) {
+			if info.Err != nil {
+				s.refuse(info.Err)
+				return
+			}
+			s.flow.full()
+		},
+		FlushEnd: func(info pebble.FlushInfo) {
+			if info.Err == nil {
+				s.flow.flushed(info.Input, len(info.Output))
+			}
+		},
+		CompactionEnd: func(info pebble.CompactionInfo) {
+			if info.Err == nil {
+				s.flow.merged(mergedBy(info))
+			}
+		},
+	}
+}
+
+// mergedBy returns how many tables fewer level 0 has after a compaction.
+func mergedBy(info pebble.CompactionInfo) (n int) {
+	for _, in := range info.Input {
+		if in.Level == 0 {
+			n += len(in.Tables)
+		}
+	}
+	if info.Output.Level == 0 {
+		n -= len(info.Output.Tables)
+	}
+	return n
+}
+
+// backgroundError is told by one of Pebble's own goroutines that it could not
+// write. Pebble would try again at once, and for ever.
+func (s *Store) backgroundError(err error) {
+	s.refuse(err)
+	if !guarded() {
+		runtime.Goexit()
+	}
+}

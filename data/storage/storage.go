@@ -1,0 +1,265 @@
+// Package storage keeps many hypercores in one Pebble database.
+//
+// A Store is a folder with one database. All cores of a store share its
+// write-ahead log, so that one sync to disk serves whoever waits for one, and
+// opening a store costs the same whether it holds one core or ten thousand:
+// nothing is scanned, and a core is read when it is asked for.
+//
+// What is kept of a core is found under its number (8 bytes, big endian), a
+// kind (1 byte) and an index (8 bytes, big endian):
+//
+//	i  identity: key, manifest, and a key pair's seed where one is kept
+//	h  head: fork, length, bytes, contiguous length, signature
+//	b  a block, as it is hashed and sent (encrypted, where the core is)
+//	t  a tile: up to fifteen nodes of the Merkle tree, four levels of it
+//	p  a page: 4,096 bits that say which blocks beyond the contiguous ones are here
+//	u  user data, by name
+//
+// Number 0 is the store's own: its format, the next number, the number of
+// every discovery key, aliases, and what a program keeps for all its cores.
+//
+// All changes go through a Batch. A batch is applied whole or not at all, also
+// by a process that is killed or a machine that loses power; Commit returns
+// when all in this process see it, and Sync when it is on disk, with all that
+// was committed before.
+//
+// A disk that is full or fails makes the store refuse further changes with a
+// clear error, while what can be read stays readable. Nothing is damaged: the
+// store opens again, once the disk has room, with all that was synced.
+//
+// What this package writes is its own and may differ from what the JavaScript
+// hypercore-storage does; what peers see is decided in package hypercore.
+package storage
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/tradle/cloudpal"
+)
+
+// Options tune a Store. The zero value is what most programs want.
+type Options struct {
+	// FS is the file system that the folder is on. Nil is the machine's own;
+	// vfs.NewMem() keeps the store in memory.
+	FS vfs.FS
+
+	// Cache is how many bytes of the database are kept in memory, buffers of
+	// recent changes included, beside what the operating system caches. 0
+	// means 32 MiB; memory is used as it is needed.
+	Cache int64
+
+	// Buffer is how many bytes of recent changes are held in memory before
+	// they are sorted to disk; up to four times as much may be in use. 0 means
+	// 4 MiB.
+	Buffer uint64
+
+	// ReadOnly opens a store that exists and changes nothing on disk.
+	ReadOnly bool
+}
+
+// A Store is a database of cores. All methods may be used at the same time.
+type Store struct {
+	db   *pebble.DB
+	fs   vfs.FS
+	lock *pebble.Lock
+	dir  string
+	ro   bool
+
+	large int // batches above this are not copied into a buffer
+
+	// commits lets one batch into Pebble at a time: if the disk fails under
+	// it, those that wait are told, instead of being left waiting inside.
+	commits sync.Mutex
+
+	failure atomic.Pointer[error] // why nothing is written any more
+	flow    flow
+
+	mu     sync.Mutex
+	next   uint64              // the number of the next core
+	shared map[[32]byte]*share // what is in use, by discovery key
+	closed bool
+}
+
+// Open opens the store in a folder, and makes it where there is none. One
+// process at a time may have it open: the second gets Busy.
+func Open(dir string, o Options) (*Store, error) {
+	if o.FS == nil {
+		o.FS = vfs.Default
+	}
+	s := &Store{fs: o.FS, dir: dir, ro: o.ReadOnly, shared: map[[32]byte]*share{}}
+	s.flow.change.L = &s.flow.mu
+	if err := s.open(o); err != nil {
+		return nil, cloudpal.E("open the store "+dir, kindOf(err), err).WithHint(hintOf(err))
+	}
+	return s, nil
+}
+
+// Memory returns an empty store that is kept in memory.
+func Memory() *Store {
+	s, err := Open("", Options{FS: vfs.NewMem()})
+	if err != nil {
+		panic(err) // memory neither fills nor fails
+	}
+	return s
+}
+
+func (s *Store) open(o Options) (err error) {
+	if !o.ReadOnly {
+		if err := s.fs.MkdirAll(s.dir, 0o700); err != nil {
+			return err
+		}
+	}
+	if s.lock, err = pebble.LockDirectory(s.dir, s.fs); err != nil {
+		return locked{err}
+	}
+	defer func() {
+		if err != nil {
+			s.lock.Close()
+		}
+	}()
+	if err := s.guard(func() (err error) {
+		s.db, err = pebble.Open(s.dir, s.options(o))
+		return err
+	}); err != nil {
+		return err
+	}
+	s.flow.start(s.db, uint64(2*s.large))
+	if err := s.begin(); err != nil {
+		s.db.Close()
+		return err
+	}
+	return nil
+}
+
+// format is the version of what is written; a store with a later one is left
+// alone.
+const format = 1
+
+// begin reads the store's own records, and writes them in a new store.
+func (s *Store) begin() error {
+	version, found, err := s.number(formatKey())
+	if err != nil {
+		return err
+	}
+	if found && version != format {
+		return cloudpal.E("read the format", cloudpal.Invalid, fmt.Errorf("the store has format %d, not %d", version, format)).
+			WithHint("use the program that wrote it, or a later one")
+	}
+	if !found {
+		s.next = 1
+		if s.ro {
+			return nil
+		}
+		b := s.Begin()
+		defer b.Close()
+		b.set(formatKey(), appendNumber(nil, format))
+		if err := b.Commit(); err != nil {
+			return err
+		}
+		return s.Sync()
+	}
+	next, found, err := s.number(nextKey())
+	if !found {
+		next = 1
+	}
+	s.next = next
+	return err
+}
+
+// Sync returns when all that was committed before is on disk. Those who wait
+// at the same time share one sync.
+func (s *Store) Sync() error {
+	if s.ro {
+		return nil
+	}
+	wait, err := s.startSync()
+	if err == nil {
+		err = wait()
+	}
+	if err != nil {
+		return s.fail("sync", err)
+	}
+	return nil
+}
+
+// Close syncs and closes the store. Sessions that are still open fail from
+// then on.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	s.closed = true
+	s.mu.Unlock()
+
+	err := s.Sync()
+	s.commits.Lock()
+	defer s.commits.Unlock()
+	if s.failed() == nil {
+		s.refuse(errClosed)
+		if closing := s.guard(s.db.Close); err == nil {
+			err = closing
+		}
+	}
+	// A database whose disk failed cannot be closed in order: its own
+	// goroutines wait for a disk that does not come back. It is left, and the
+	// folder given free for whoever opens it next.
+	return errors.Join(err, s.lock.Close())
+}
+
+var errClosed = errors.New("the store is closed")
+
+// locked says that a folder's lock is held.
+type locked struct{ error }
+
+func (l locked) Unwrap() error { return l.error }
+
+// kindOf sorts what a disk or Pebble may say.
+func kindOf(err error) cloudpal.Kind {
+	var l locked
+	switch {
+	case cloudpal.KindOf(err) != cloudpal.Other:
+		return cloudpal.KindOf(err)
+	case errors.As(err, &l):
+		return cloudpal.Busy
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return cloudpal.NoSpace
+	case errors.Is(err, os.ErrPermission), errors.Is(err, syscall.EROFS):
+		return cloudpal.Denied
+	case errors.Is(err, os.ErrNotExist), errors.Is(err, pebble.ErrDBDoesNotExist):
+		return cloudpal.NotExist
+	case pebble.IsCorruptionError(err):
+		return cloudpal.Corrupt
+	}
+	return cloudpal.Other
+}
+
+// hintOf returns what a person can do about it.
+func hintOf(err error) string {
+	if hint := cloudpal.HintOf(err); hint != "" {
+		return hint
+	}
+	switch kindOf(err) {
+	case cloudpal.Busy:
+		return "another process has the store open; stop it, or ask it"
+	case cloudpal.NoSpace:
+		return "make room on the disk, then open the store again; what was synced is there"
+	case cloudpal.Denied:
+		return "check who owns the folder and whether it can be written"
+	case cloudpal.Corrupt:
+		return "the disk returned other bytes than were written; restore the store from a peer or a backup"
+	}
+	if errors.Is(err, errClosed) {
+		return ""
+	}
+	return "the disk failed; check it, then open the store again; what was synced is there"
+}
