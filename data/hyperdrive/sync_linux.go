@@ -1,0 +1,69 @@
+package hyperdrive
+
+import (
+	"errors"
+	"os"
+	"path"
+
+	"golang.org/x/sys/unix"
+)
+
+const openFlags = unix.O_NONBLOCK
+
+var errNoSpace = unix.ENOSPC
+
+// nameErrors are those by which Linux refuses a name, not its content.
+var nameErrors = []error{unix.ENAMETOOLONG, unix.EINVAL, unix.EILSEQ, unix.ELOOP, unix.ENOTDIR}
+
+// syncFile leaves it to syncAll to bring a file to the disk.
+func syncFile(*os.File) error { return nil }
+
+// syncAll brings all that is pending to the disk: one wait instead of one for
+// each file.
+func (s *folderSink) syncAll() error { return s.syncfs() }
+
+// syncDirs brings the changes of names to the disk.
+func (s *folderSink) syncDirs() error {
+	if len(s.touched) == 0 {
+		return nil
+	}
+	return s.syncfs()
+}
+
+// syncfs syncs the file system of the folder, and those that are mounted in it
+// and were written to.
+func (s *folderSink) syncfs() error {
+	seen := map[uint64]bool{}
+	dirs := map[string]bool{"": true}
+	for dir := range s.touched {
+		dirs[dir] = true
+	}
+	for _, p := range s.pending {
+		dirs[path.Dir("/"+p.temp)] = true
+	}
+	for dir := range dirs {
+		d, err := s.folder.root.Open(path.Join(".", local(dir)))
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return folderError("mirror", err)
+		}
+		err = syncOnce(d, seen)
+		d.Close()
+		if err != nil {
+			return folderError("mirror", err)
+		}
+	}
+	return nil
+}
+
+// syncOnce syncs the file system that has d, once.
+func syncOnce(d *os.File, seen map[uint64]bool) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(d.Fd()), &st); err != nil || seen[uint64(st.Dev)] {
+		return err
+	}
+	seen[uint64(st.Dev)] = true
+	return unix.Syncfs(int(d.Fd()))
+}
