@@ -1,0 +1,149 @@
+package ticket
+
+import (
+	"crypto/ed25519"
+	"crypto/hkdf"
+	"crypto/sha256"
+	"crypto/sha3"
+	"encoding/binary"
+	"errors"
+	"io"
+
+	"github.com/cloudflare/circl/blindsign/blindrsa"
+
+	"github.com/tradle/cloudpal"
+)
+
+// A Seed is what all of a wallet's tickets follow from. Who has it can spend them.
+type Seed [32]byte
+
+// String hides the seed.
+func (Seed) String() string { return "ticket seed" }
+
+// GoString hides it likewise.
+func (Seed) GoString() string { return "ticket.Seed{…}" }
+
+// A Branch parts the tickets of one seed by what they were made for: a purchase, one
+// center's change, one device. Tickets of different branches have nothing in common
+// that anybody without the seed could find; a wallet that restores asks for each
+// branch over a connection of its own, else the mint would learn which belong
+// together.
+type Branch string
+
+// maxBranch bounds a branch's name, in bytes.
+const maxBranch = 255
+
+// A Secret is one ticket before it is signed: its key and what blinds it.
+type Secret struct {
+	key   ed25519.PrivateKey
+	blind [32]byte // what salt and blinding factor are drawn from
+	of    *Key
+	token Token
+}
+
+// Derive returns the n-th secret of a branch under a key of the issuer's, always
+// the same.
+func Derive(seed Seed, branch Branch, issuer string, k *Key, n uint64) (Secret, error) {
+	if branch == "" || len(branch) > maxBranch {
+		return Secret{}, cloudpal.E("derive a ticket", cloudpal.Invalid, errors.New("a branch has a name of at most 255 bytes"))
+	}
+	info := append([]byte("CloudPal ticket v1 "), byte(len(branch)))
+	info = append(info, branch...)
+	info = append(info, k.id[:]...)
+	info = binary.BigEndian.AppendUint64(info, n)
+	keys, err := hkdf.Key(sha256.New, seed[:], nil, string(info), 64)
+	if err != nil {
+		return Secret{}, err
+	}
+	defer clear(keys)
+	s := Secret{key: ed25519.NewKeyFromSeed(keys[:32]), of: k, blind: [32]byte(keys[32:])}
+	s.token = Token{
+		Nonce:     SerialOf(s.key.Public().(ed25519.PublicKey)),
+		Challenge: ChallengeDigest(issuer, k.Class), Key: k.id,
+	}
+	return s, nil
+}
+
+// String hides the secret.
+func (Secret) String() string { return "ticket secret" }
+
+// GoString hides it likewise.
+func (Secret) GoString() string { return "ticket.Secret{…}" }
+
+// An Output is what a mint is given to sign: a blinded message, and under which key.
+type Output struct {
+	Key     KeyID
+	Blinded [BlindSize]byte
+}
+
+// Output returns what is sent to be signed, always the same.
+func (s Secret) Output() (Output, error) {
+	blinded, _, err := s.blinded()
+	if err != nil {
+		return Output{}, err
+	}
+	return Output{Key: s.token.Key, Blinded: [BlindSize]byte(blinded)}, nil
+}
+
+// blinded is a pure function of s, so that no state needs to be kept between Output
+// and Finish.
+func (s Secret) blinded() ([]byte, blindrsa.State, error) {
+	stream := sha3.NewSHAKE256()
+	stream.Write([]byte("cloudpal ticket blind v1"))
+	stream.Write(s.blind[:])
+	blinded, state, err := s.of.client.Blind(io.Reader(stream), s.token.appendInput(nil))
+	if err != nil {
+		return nil, state, cloudpal.E("blind a ticket", cloudpal.Invalid, err)
+	}
+	return blinded, state, nil
+}
+
+// Finish makes a ticket of the mint's blind signature. It refuses one that is not by
+// the key, with which the ticket would be worth nothing.
+func (s Secret) Finish(signature []byte) (Ticket, error) {
+	const op = "take a ticket"
+	_, state, err := s.blinded()
+	if err != nil {
+		return Ticket{}, err
+	}
+	if len(signature) != BlindSize {
+		return Ticket{}, cloudpal.E(op, cloudpal.Invalid, errors.New("the signature has another size"))
+	}
+	authenticator, err := s.of.client.Finalize(state, signature)
+	if err != nil {
+		return Ticket{}, cloudpal.E(op, cloudpal.Denied, errors.New("the mint's signature is not by the key it was asked for"))
+	}
+	t := Ticket{Token: s.token, key: s.key}
+	t.Token.Authenticator = [BlindSize]byte(authenticator)
+	return t, nil
+}
+
+// A Ticket is value: who has it can spend it, once.
+type Ticket struct {
+	Token Token
+	key   ed25519.PrivateKey
+}
+
+// String hides what it is spent with.
+func (t Ticket) String() string { return "ticket" }
+
+// GoString hides it likewise.
+func (t Ticket) GoString() string { return "ticket.Ticket{…}" }
+
+// Serial returns what the ticket is known by once it is shown.
+func (t Ticket) Serial() Serial { return Serial(t.Token.Nonce) }
+
+// Public returns the ticket's public key.
+func (t Ticket) Public() ed25519.PublicKey { return t.key.Public().(ed25519.PublicKey) }
+
+// KeySeed returns the secret of the ticket's key, for a wallet to keep.
+func (t Ticket) KeySeed() [32]byte { return [32]byte(t.key.Seed()) }
+
+// Restore returns the ticket that has a token and a KeySeed.
+func Restore(token Token, keySeed [32]byte) (Ticket, error) {
+	t := Ticket{Token: token, key: ed25519.NewKeyFromSeed(keySeed[:])}
+	if SerialOf(t.Public()) != Serial(token.Nonce) {
+		return Ticket{}, cloudpal.E("read a ticket", cloudpal.Corrupt, errors.New("the secret is another ticket's"))
+	}
+	return t, nil
+}
