@@ -1,0 +1,153 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"reflect"
+	"sync"
+	"testing"
+
+	"github.com/tradle/cloudpal"
+	"github.com/tradle/cloudpal/ticket"
+)
+
+const epoch = ticket.Epoch(82)
+
+func row(n, tag int) Row {
+	return Row{Serial: serial(n), Tag: ticket.Tag{byte(tag), byte(tag >> 8)}, Evidence: fmt.Appendf(nil, "%d for %d", n, tag)}
+}
+
+func serial(n int) Serial {
+	r := rand.New(rand.NewPCG(uint64(n), 7))
+	var s Serial
+	for i := range s {
+		s[i] = byte(r.Uint32())
+	}
+	return s
+}
+
+func spend(t *testing.T, l Ledger, rows ...Row) []Row {
+	t.Helper()
+	there, err := l.Spend(t.Context(), epoch, rows)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return there
+}
+
+// suite is what every ledger must do. open opens the same one again after Close.
+func suite(t *testing.T, open func(t *testing.T) Ledger) {
+	t.Run("the first counts", func(t *testing.T) {
+		l := open(t)
+		want := []Row{row(1, 1)}
+		for range 3 {
+			if got := spend(t, l, row(1, 1)); !reflect.DeepEqual(got, want) {
+				t.Errorf("got %v, want %v", got, want)
+			}
+		}
+		if got := spend(t, l, row(1, 2), row(2, 2), row(2, 3)); !reflect.DeepEqual(got, []Row{row(1, 1), row(2, 2), row(2, 2)}) {
+			t.Errorf("got %v", got)
+		}
+		got, err := l.Look(t.Context(), epoch, []Serial{serial(1), serial(99), serial(2)})
+		if err != nil || !reflect.DeepEqual(got, []Row{row(1, 1), {}, row(2, 2)}) {
+			t.Errorf("there are %v, %v", got, err)
+		}
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		l = open(t)
+		if got := spend(t, l, row(1, 5), row(2, 5)); !reflect.DeepEqual(got, []Row{row(1, 1), row(2, 2)}) {
+			t.Errorf("opened again, there are %v", got)
+		}
+		// Another epoch is another set.
+		if got, err := l.Spend(t.Context(), epoch+1, []Row{row(1, 5)}); err != nil || !reflect.DeepEqual(got, []Row{row(1, 5)}) {
+			t.Errorf("got %v, %v", got, err)
+		}
+	})
+	t.Run("one of many wins", func(t *testing.T) {
+		l := open(t)
+		const clients, tickets = 16, 40
+		var mu sync.Mutex
+		won := map[Serial]map[ticket.Tag]bool{}
+		var all sync.WaitGroup
+		for c := range clients {
+			all.Go(func() {
+				for _, n := range rand.Perm(tickets) {
+					rows := []Row{row(1000+n, c), row(1000+(n+1)%tickets, c)}
+					there, err := l.Spend(t.Context(), epoch, rows)
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					mu.Lock()
+					for _, r := range there {
+						if won[r.Serial] == nil {
+							won[r.Serial] = map[ticket.Tag]bool{}
+						}
+						won[r.Serial][r.Tag] = true
+					}
+					mu.Unlock()
+				}
+			})
+		}
+		all.Wait()
+		for s, tags := range won {
+			if len(tags) != 1 {
+				t.Errorf("%x is spent for %v", s, tags)
+			}
+		}
+		if len(won) != tickets {
+			t.Errorf("%d tickets were spent, want %d", len(won), tickets)
+		}
+	})
+	t.Run("what is dropped stays so", func(t *testing.T) {
+		l := open(t)
+		for _, e := range []ticket.Epoch{50, 51, 52} {
+			if _, err := l.Spend(t.Context(), e, []Row{row(1, 1)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := l.Drop(t.Context(), 51); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			for _, e := range []ticket.Epoch{0, 50, 51} {
+				if _, err := l.Spend(t.Context(), e, []Row{row(1, 2)}); !errors.Is(err, cloudpal.Exhausted) {
+					t.Errorf("epoch %d: got %v, want %v", e, err, cloudpal.Exhausted)
+				}
+			}
+			if got, err := l.Spend(t.Context(), 52, []Row{row(1, 2)}); err != nil || got[0].Tag != row(1, 1).Tag {
+				t.Errorf("epoch 52: got %v, %v", got, err)
+			}
+			if err := l.Close(); err != nil {
+				t.Fatal(err)
+			}
+			l = open(t)
+		}
+		if err := l.Drop(t.Context(), 40); err != nil {
+			t.Errorf("what is dropped already is dropped again: %v", err)
+		}
+		if _, err := l.Spend(t.Context(), 45, nil); !errors.Is(err, cloudpal.Exhausted) {
+			t.Errorf("epoch 45 is back: %v", err)
+		}
+	})
+	t.Run("too much", func(t *testing.T) {
+		l := open(t)
+		if _, err := l.Spend(t.Context(), epoch, make([]Row, maxRows+1)); !errors.Is(err, cloudpal.Invalid) {
+			t.Errorf("rows: got %v, want %v", err, cloudpal.Invalid)
+		}
+		if _, err := l.Spend(t.Context(), epoch, []Row{{Evidence: make([]byte, MaxEvidence+1)}}); !errors.Is(err, cloudpal.Invalid) {
+			t.Errorf("evidence: got %v, want %v", err, cloudpal.Invalid)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if _, err := l.Spend(ctx, epoch, []Row{row(3, 3)}); err == nil {
+			t.Error("it goes on for who has gone away")
+		}
+		if got := spend(t, l); len(got) != 0 {
+			t.Errorf("of nothing: got %v", got)
+		}
+	})
+}
