@@ -4,11 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
 
@@ -16,11 +14,7 @@ import (
 	"github.com/tradle/cloudpal/compute/api"
 )
 
-const (
-	startTimeout = 2 * time.Minute // the first start probes the hypervisor
-	startQuiet   = time.Second // before the person is told what takes so long
-	logTail      = 2000        // bytes of an agent's log that go behind an error
-)
+const startTimeout = 2 * time.Minute // the first start probes the hypervisor
 
 // startAgent starts "cloudpal host" in a session of its own and waits until it
 // answers. Of many commands that want to, one does.
@@ -122,18 +116,4 @@ func (c *cli) awaitAgent(ctx context.Context, agent *api.Client, pid int) error 
 			return err
 		}
 	}
-}
-
-// tail returns the last lines of an agent's log, to go behind an error.
-func tail(log *os.File) string {
-	size, err := log.Seek(0, io.SeekEnd)
-	if err != nil {
-		return ""
-	}
-	data, err := io.ReadAll(io.NewSectionReader(log, max(0, size-logTail), logTail))
-	text := strings.TrimSpace(string(data))
-	if err != nil || text == "" {
-		return ""
-	}
-	return "\nits log ends with:\n" + text
 }

@@ -74,3 +74,10 @@ func words(list ...string) completer {
 		return list, cobra.ShellCompDirectiveNoFileComp
 	}
 }
+
+// offerFlag makes TAB offer words for a flag's value.
+func (c *cli) offerFlag(cmd *cobra.Command, name string, offer completer) {
+	if err := cmd.RegisterFlagCompletionFunc(name, offer); err != nil {
+		panic(err) // the command has no such flag
+	}
+}

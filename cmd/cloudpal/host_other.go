@@ -1,4 +1,4 @@
-//go:build !linux
+//go:build !(linux && amd64)
 
 package main
 
@@ -12,6 +12,6 @@ import (
 
 // runHost refuses: hosts are Linux machines.
 func (c *cli) runHost(context.Context, hostOptions) error {
-	return cloudpal.E("", cloudpal.Missing, errors.New("VMs run on Linux, and this is "+runtime.GOOS)).
+	return cloudpal.E("", cloudpal.Missing, errors.New("VMs run on Linux on x86-64, and this is "+runtime.GOOS+"/"+runtime.GOARCH)).
 		WithHint("run the agent on a Linux host and reach it by CLOUDPAL_SOCKET")
 }

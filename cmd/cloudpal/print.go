@@ -29,7 +29,8 @@ func (c *cli) print(v any, text func(io.Writer)) error {
 }
 
 func (c *cli) printJSON(v any) error {
-	enc := json.NewEncoder(c.out)
+	// JSON escapes some control characters and not others.
+	enc := json.NewEncoder(screenOf(c.out))
 	enc.SetIndent("", "  ")
 	enc.SetEscapeHTML(false)
 	return enc.Encode(v)
@@ -61,7 +62,15 @@ func orDash(s string) string {
 	return s
 }
 
-// formatAge says how long ago something was: "5 s", "3 min", "2 h", "4 d".
+// formatSince says how long ago t was, or "-" where there is no such time.
+func formatSince(t time.Time) string {
+	if t.Unix() <= 0 { // what is built reproducibly has the first second of all
+		return "-"
+	}
+	return formatAge(time.Since(t))
+}
+
+// formatAge says how long something was: "5 s", "3 min", "2 h", "4 d".
 func formatAge(d time.Duration) string {
 	switch {
 	case d < 0:
@@ -76,7 +85,7 @@ func formatAge(d time.Duration) string {
 	return fmt.Sprintf("%d d", d/(24*time.Hour))
 }
 
-// formatTime says how long something took: "3.21 ms", "1.5 s", "2 min 10 s".
+// formatTime says how long something took: "3.21 ms", "1.5 s", "2m10s".
 func formatTime(d time.Duration) string {
 	switch {
 	case d < time.Second:

@@ -13,20 +13,28 @@ import (
 	"github.com/tradle/cloudpal/compute/api"
 )
 
-const rootHelp = `CloudPal runs microVMs on this machine.
+const rootHelp = `CloudPal is a personal cloud: your pal, a computer in a data center that is yours
+alone, and a private network of your devices with it. It sleeps when nobody
+needs it and wakes on the first packet. "cloudpal up" makes one; "status",
+"device", "connect" and "open" use it.
 
-Each VM is an OCI image with a kernel of its own. It sleeps when told to and
-wakes on the first packet that is sent to it. The commands talk to the
-machine's agent ("cloudpal host") over a Unix socket and start it where it does
-not run.
+Data is in logs that nobody can change unseen ("core"), sorted maps ("bee") and
+drives of files ("drive"), which go from machine to machine; they need no pal.
+
+Below that it runs microVMs on this machine. Each VM is an OCI image with a
+kernel of its own. The commands "vm", "image" and "volume" talk to the machine's
+agent ("cloudpal host") over a Unix socket and start it where it does not run.
 
 Results go to standard output, all talk to standard error. With --json a
 result is JSON, for other programs.
 
 Environment:
+  CLOUDPAL_HOME    where your keys are (~/.local/share/cloudpal)
+  CLOUDPAL_STORE   where your data is (~/.local/share/cloudpal/data)
   CLOUDPAL_SOCKET  where the agent listens (` + api.DefaultSocket + `)
   CLOUDPAL_STATE   where an agent that a command starts keeps its state
   CLOUDPAL_RUN     likewise, what need not outlive the machine
+  CLOUDPAL_KERNEL  likewise, where the guests' kernel is
 
 Exit status:
   0    it worked
@@ -39,6 +47,9 @@ Exit status:
 type cli struct {
 	*world
 	socket string
+	home   string // of a person's keys, or ""
+	store  string // of a person's data, or ""
+	limit  size   // of that data, over the network, bytes a second
 	json   bool
 }
 
@@ -55,7 +66,9 @@ func run(ctx context.Context, w *world, args []string) int {
 }
 
 func (c *cli) command() *cobra.Command {
-	root := group("cloudpal", "Run microVMs that sleep and wake", rootHelp, `  cloudpal vm run --name notes --publish 8080:80 nginx
+	root := group("cloudpal", "Your personal cloud, and microVMs that sleep and wake", rootHelp, `  sudo cloudpal up
+  cloudpal status
+  cloudpal vm run --name notes --publish 8080:80 nginx
   cloudpal vm suspend notes
   curl http://127.0.0.1:8080     # wakes it
   cloudpal vm ps`)
@@ -64,7 +77,10 @@ func (c *cli) command() *cobra.Command {
 	root.SetHelpCommand(&cobra.Command{Hidden: true})
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage{err} })
 	root.PersistentFlags().StringVar(&c.socket, "socket", c.lookup("CLOUDPAL_SOCKET", api.DefaultSocket), "the agent's `PATH`")
-	root.AddCommand(c.vm(), c.image(), c.volume(), c.host(), c.usage(), c.version(), c.completion())
+	root.AddCommand(c.up(), c.status(), c.down(), c.device(), c.connect(), c.disconnect(), c.open(), c.destroy(), c.deviceAgent())
+	root.AddCommand(c.core(), c.bee(), c.drive())
+	root.AddCommand(c.vm(), c.image(), c.volume(), c.host(), c.center(), c.usage(), c.version(), c.completion())
+	root.AddCommand(c.pal(), c.coreImage()) // inner roles
 	return root
 }
 
@@ -99,8 +115,9 @@ func (c *cli) verb(f func(ctx context.Context, args []string) error) func(*cobra
 		ctx, done := c.interruptible(cmd.Context())
 		defer done()
 		err := f(ctx, args)
+		var s status
 		var i interrupt
-		if err != nil && errors.As(context.Cause(ctx), &i) {
+		if err != nil && !errors.As(err, &s) && errors.As(context.Cause(ctx), &i) {
 			return i
 		}
 		return err

@@ -62,8 +62,9 @@ func formatSize(n int64) string {
 	for ; v >= 1023.95 && i < len(units)-1; i++ {
 		v /= 1024
 	}
-	if i == 0 || v >= 99.95 || v == math.Trunc(v) {
-		return fmt.Sprintf("%.0f %s", v, units[i])
+	digits := strconv.FormatFloat(v, 'f', 1, 64)
+	if i == 0 || v >= 99.95 {
+		digits = strconv.FormatFloat(v, 'f', 0, 64)
 	}
-	return fmt.Sprintf("%.1f %s", v, units[i])
+	return strings.TrimSuffix(digits, ".0") + " " + units[i]
 }

@@ -1,0 +1,84 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tradle/cloudpal/center/api"
+	"github.com/tradle/cloudpal/person"
+)
+
+const downHelp = `Put your pal to sleep, end this device's agent and, where "cloudpal up" started a
+center on this machine, end that. Nothing is lost, and "cloudpal up" brings all
+of it back. While a center elsewhere runs, your other devices still wake the pal.`
+
+// downResult is what "cloudpal down" prints as JSON.
+type downResult struct {
+	Agent  bool `json:"agent"`  // one runs
+	Center bool `json:"center"` // one on this machine runs
+}
+
+func (c *cli) down() *cobra.Command {
+	return c.withHome(c.withJSON(&cobra.Command{
+		Use: "down", Short: "Put your pal to sleep and end what runs here", Long: downHelp,
+		Example: "  sudo cloudpal down",
+		Args:    args(0, 0, ""),
+		RunE: c.withHomeOf(func(ctx context.Context, h *person.Home, _ []string) error {
+			s, err := h.Read()
+			if err != nil {
+				return err
+			}
+			if err := sleepPal(ctx, s); err != nil {
+				c.say("the pal is left as it is: %v", err)
+			}
+			r, err := c.putDown(ctx, h, s)
+			if err != nil {
+				return err
+			}
+			return c.print(r, func(w io.Writer) {
+				if r.Center {
+					fmt.Fprintln(w, "the center on this machine goes on; end it, too: sudo cloudpal down")
+				}
+			})
+		}),
+	}))
+}
+
+// sleepPal puts the pal to sleep: on disk, where the center is to end.
+func sleepPal(ctx context.Context, s person.State) error {
+	if s.Pal == nil {
+		return nil
+	}
+	client, err := s.Ask(nil)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	depth := api.Depth("")
+	if s.Center.Local != nil {
+		depth = api.DepthDisk
+	}
+	return s.Sleep(ctx, client, depth)
+}
+
+// putDown ends the agent, and the center that "up" started.
+func (c *cli) putDown(ctx context.Context, h *person.Home, s person.State) (r downResult, err error) {
+	if err := disconnect(ctx, h); err != nil {
+		return r, err
+	}
+	if err := stopDeviceAgent(ctx, h); err != nil {
+		return r, err
+	}
+	if s.Center.Local == nil {
+		return r, nil
+	}
+	if os.Geteuid() != 0 {
+		r.Center = answers(ctx, s.Center.Address) == nil
+		return r, nil
+	}
+	return r, c.stopLocal(ctx, *s.Center.Local)
+}
