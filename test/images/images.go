@@ -101,10 +101,11 @@ func Cache() string {
 	if dir := os.Getenv("CLOUDPAL_TEST_CACHE"); dir != "" {
 		return dir
 	}
-	return filepath.Join(moduleRoot(), ".cache", "images")
+	return filepath.Join(ModuleRoot(), ".cache", "images")
 }
 
-func moduleRoot() string {
+// ModuleRoot returns the directory of the module that the caller runs in.
+func ModuleRoot() string {
 	dir, err := os.Getwd()
 	if err != nil {
 		return os.TempDir()

@@ -17,6 +17,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -39,7 +40,7 @@ type World struct {
 	netns string
 	agent *exec.Cmd
 	ended chan struct{}
-	log   *os.File
+	verb  string // "host" or "center"
 	args  []string
 }
 
@@ -47,13 +48,27 @@ type World struct {
 // hypervisor, unless CLOUDPAL_MUST_RUN is set: there a skip is a failure.
 func New(tb testing.TB, agentArgs ...string) *World {
 	tb.Helper()
+	return start(tb, "host", nil, agentArgs)
+}
+
+// NewCenter starts a data center, on an Internet or, with nil, on none.
+func NewCenter(tb testing.TB, i *Internet, centerArgs ...string) *World {
+	tb.Helper()
+	return start(tb, "center", i, centerArgs)
+}
+
+func start(tb testing.TB, verb string, i *Internet, args []string) *World {
+	tb.Helper()
 	Require(tb)
-	w := &World{TB: tb, Dir: tb.TempDir(), args: agentArgs}
+	w := &World{TB: tb, Dir: tb.TempDir(), verb: verb, args: args}
 	w.netns = "cp-" + token()
 	w.Run = filepath.Join("/run", w.netns)
 	w.must(exec.Command("ip", "netns", "add", w.netns).Run())
 	tb.Cleanup(w.end)
-	w.must(w.command("ip", "link", "set", "lo", "up").Run())
+	w.must(w.Command("ip", "link", "set", "lo", "up").Run())
+	if i != nil {
+		w.Attach(i)
+	}
 	w.StartAgent()
 	return w
 }
@@ -91,20 +106,28 @@ func token() string {
 	return hex.EncodeToString(b)
 }
 
+// binaries is the directory that build made, if it did.
+var binaries string
+
 var build = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "cloudpal-bin-")
 	if err != nil {
 		return "", err
 	}
+	binaries = dir
 	for _, name := range []string{"cloudpal", "vminit"} {
-		cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", filepath.Join(dir, name),
-			"github.com/tradle/cloudpal/cmd/"+name)
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		args, env := []string{"build", "-trimpath", "-ldflags=-s -w"}, "CGO_ENABLED=0"
+		if name == "cloudpal" && os.Getenv("CLOUDPAL_TEST_RACE") != "" {
+			args, env = []string{"build", "-race"}, "CGO_ENABLED=1"
+		}
+		cmd := exec.Command("go", append(args, "-o", filepath.Join(dir, name), "github.com/tradle/cloudpal/cmd/"+name)...)
+		cmd.Env = append(os.Environ(), env)
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return "", fmt.Errorf("build %s: %w\n%s", name, err, out)
 		}
 	}
-	return dir, nil
+	// The guests' kernel is beside the program, as make setup has it.
+	return dir, os.Symlink(filepath.Join(images.ModuleRoot(), "bin", "kernel"), filepath.Join(dir, "kernel"))
 })
 
 // Binaries returns the directory of the programs built from this tree. Main
@@ -112,32 +135,43 @@ var build = sync.OnceValues(func() (string, error) {
 func Binaries() (string, error) { return build() }
 
 // Main runs a package's tests and removes what they shared.
-func Main(m *testing.M) {
-	code := m.Run()
-	if dir, err := build(); err == nil {
-		os.RemoveAll(dir)
-	}
-	os.Exit(code)
+func Main(m *testing.M) { os.Exit(Finish(m.Run())) }
+
+// Finish removes what a package's tests shared, where more is to be done
+// after them than Main does.
+func Finish(code int) int {
+	os.RemoveAll(binaries)
+	return code
 }
 
-// command runs a program in the world's network. nsenter rather than `ip netns
+// Command runs a program in the world's network. nsenter rather than `ip netns
 // exec`, which would also give it mounts of its own.
-func (w *World) command(name string, args ...string) *exec.Cmd {
+func (w *World) Command(name string, args ...string) *exec.Cmd {
 	return exec.Command("nsenter", append([]string{"--net=/run/netns/" + w.netns, name}, args...)...)
 }
 
 // Socket is where the agent listens.
 func (w *World) Socket() string { return filepath.Join(w.Dir, "host.sock") }
 
+// starting is held while an agent starts: the first fills the cache that all
+// share.
+var starting sync.Mutex
+
 // StartAgent starts the host's agent and waits until it answers.
 func (w *World) StartAgent() {
 	w.TB.Helper()
+	starting.Lock()
+	defer starting.Unlock()
 	bin, err := Binaries()
 	w.must(err)
 	log, err := os.OpenFile(filepath.Join(w.Dir, "agent.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	w.must(err)
-	args := append([]string{"host", "--state", filepath.Join(w.Dir, "state"), "--run", w.Run, "--socket", w.Socket()}, w.args...)
-	w.agent = w.command(filepath.Join(bin, "cloudpal"), args...)
+	args := append([]string{
+		w.verb, "--state", filepath.Join(w.Dir, "state"), "--run", w.Run, "--socket", w.Socket(),
+		// What takes seconds to find out is the same for all worlds.
+		"--cache", filepath.Join(bin, "cache"), "--kernel", filepath.Join(images.ModuleRoot(), "bin", "kernel"),
+	}, w.args...)
+	w.agent = w.Command(filepath.Join(bin, "cloudpal"), args...)
 	w.agent.Stdout, w.agent.Stderr = log, log
 	w.must(w.agent.Start())
 	log.Close()
@@ -189,6 +223,9 @@ func (w *World) AgentLog() string {
 
 // end removes everything the world made, whatever state it is in.
 func (w *World) end() {
+	if strings.Contains(w.AgentLog(), "DATA RACE") {
+		w.TB.Error("the agent has a data race")
+	}
 	if w.TB.Failed() {
 		w.TB.Logf("agent's log:\n%s", w.AgentLog())
 	}
@@ -199,22 +236,28 @@ func (w *World) end() {
 	unix.Unmount(w.Run, unix.MNT_DETACH)
 	os.RemoveAll(w.Run)
 	exec.Command("ip", "netns", "del", w.netns).Run()
+	w.removeGroups()
 }
 
-// killVMs ends the processes that live in the world's run directory: each VM's
-// root is there.
-func (w *World) killVMs() {
+// killVMs ends the processes that live in the world's run directory.
+func (w *World) killVMs() { killBelow(w.Run) }
+
+// killBelow ends the processes of the VMs that an agent with that run directory
+// made: each VM's root is there. It returns how many there were.
+func killBelow(run string) (n int) {
 	entries, _ := os.ReadDir("/proc")
 	for _, e := range entries {
 		root, err := os.Readlink("/proc/" + e.Name() + "/root")
-		if err != nil || !strings.HasPrefix(root, w.Run+"/") {
+		if err != nil || !strings.HasPrefix(root, run+"/") {
 			continue
 		}
 		var pid int
 		if _, err := fmt.Sscan(e.Name(), &pid); err == nil {
 			syscall.Kill(pid, syscall.SIGKILL)
+			n++
 		}
 	}
+	return n
 }
 
 // Image imports one of the test images.
@@ -249,10 +292,8 @@ func (w *World) Await(name string, states ...api.State) api.VM {
 	var v api.VM
 	w.Eventually(90*time.Second, fmt.Sprintf("%s is %v", name, states), func() error {
 		v = w.VM(name)
-		for _, s := range states {
-			if v.State == s {
-				return nil
-			}
+		if slices.Contains(states, v.State) {
+			return nil
 		}
 		return fmt.Errorf("it is %s (%s)", v.State, v.Reason)
 	})
@@ -298,15 +339,17 @@ func (w *World) Listen(network, addr string) (net.Listener, error) {
 	return l, err
 }
 
-// inside runs f on a thread that is in the world's network: sockets belong to
+func (w *World) inside(f func() error) error { return inNetns(w.netns, f) }
+
+// inNetns runs f on a thread that is in a network namespace: sockets belong to
 // the network of the thread that makes them.
-func (w *World) inside(f func() error) error {
+func inNetns(netns string, f func() error) error {
 	done := make(chan error, 1)
 	go func() {
 		// The thread is not unlocked, and so ends with the goroutine: it
 		// must not serve others.
 		runtime.LockOSThread()
-		ns, err := os.Open("/run/netns/" + w.netns)
+		ns, err := os.Open("/run/netns/" + netns)
 		if err == nil {
 			defer ns.Close()
 			err = unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET)

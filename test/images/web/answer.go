@@ -26,6 +26,7 @@ var answers = map[string]func(*http.Request) (string, error){
 	"/cpu":       func(r *http.Request) (string, error) { return burn(number(r, "ms")) },
 	"/spin":      func(*http.Request) (string, error) { return spin() },
 	"/write":     func(r *http.Request) (string, error) { return "done", write("/written", number(r, "mb")) },
+	"/say":       func(r *http.Request) (string, error) { return "said", say(r.URL.Query().Get("text")) },
 	"/reach":     func(r *http.Request) (string, error) { return reach(r.URL.Query().Get("addr")), nil },
 	"/attack":    func(r *http.Request) (string, error) { return "attacked", attack(r.URL.Query().Get("kind")) },
 }
@@ -86,6 +87,9 @@ func write(path string, mb int) error {
 	}
 	return f.Sync()
 }
+
+// say writes a line to the console.
+func say(text string) error { return os.WriteFile("/dev/console", []byte(text+"\n"), 0) }
 
 func reach(addr string) string {
 	conn, err := net.DialTimeout("tcp", addr, 2*time.Second)

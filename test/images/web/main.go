@@ -11,7 +11,10 @@
 //	GET  /usage       the guest's own counters (guest.Usage)
 //	GET  /cpu?ms      burns CPU for so long; /spin does so for good, beside
 //	GET  /write?mb    writes so much to its disk and syncs; /send?mb answers with so much
+//	GET  /say?text    writes a line to its console
 //	GET  /reach?addr  "yes" if a TCP connection can be made
+//	GET  /self?method&path  asks this guest's own vminit
+//	GET  /follow?ms   acknowledges this guest's resumes, after so long each; /resumed tells the last
 //	GET  /attack?kind does its worst: see attack.go
 //
 // TCP :7070 echoes lines. With arguments it does one thing and ends:
@@ -33,8 +36,10 @@ func main() {
 		once(os.Args[1:])
 		return
 	}
-	go echo()
-	go datagrams()
+	// Before :8080, on which is waited for.
+	lines, packets := listen()
+	go echo(lines)
+	go datagrams(packets)
 	for path, answer := range answers {
 		http.HandleFunc(path, serve(answer))
 	}
