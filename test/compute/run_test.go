@@ -3,17 +3,19 @@ package compute_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
-	"net"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/tradle/cloudpal"
 	"github.com/tradle/cloudpal/compute/api"
+	"github.com/tradle/cloudpal/test/images"
 	"github.com/tradle/cloudpal/test/world"
 )
 
@@ -39,7 +41,7 @@ func TestRealImages(t *testing.T) {
 		{"nginx", 128 << 20, 80, askHTTP},
 		{"redis", 128 << 20, 6379, askRedis},
 		{"postgresql", 384 << 20, 5432, askPostgres},
-		{"node", 256 << 20, 8080, askHTTP},
+		{"node", 256 << 20, 3000, askHTTP},
 	} {
 		t.Run(c.image, func(t *testing.T) {
 			w.Image(c.image)
@@ -113,7 +115,7 @@ func TestExitStatusComesBack(t *testing.T) {
 		reason string
 	}{
 		{[]string{"exit", "7"}, 7, false, "exit status 7"},
-		{[]string{"signal", "11"}, 139, false, "SIGSEGV"},
+		{[]string{"signal", "15"}, 143, false, "SIGTERM"},
 		{[]string{"eat"}, 137, true, "out of memory"},
 	} {
 		t.Run(c.args[0], func(t *testing.T) {
@@ -140,6 +142,44 @@ func TestExitStatusComesBack(t *testing.T) {
 	})
 }
 
+// A VM that is removed at its end may be so before anybody asks how it went.
+func TestRemovedVMTellsHowItEnded(t *testing.T) {
+	w := world.New(t)
+	w.Image("busybox")
+	w.Start(api.CreateRequest{Name: "brief", Image: "busybox", Remove: true,
+		Entry: []string{"sh", "-c", "echo goodbye; exit 7"}})
+	w.Eventually(30*time.Second, "it is gone", func() error {
+		_, err := w.API.VM(t.Context(), "brief")
+		if errors.Is(err, cloudpal.NotExist) {
+			return nil
+		}
+		return fmt.Errorf("it is there (%v)", err)
+	})
+	if exit, err := w.API.Wait(t.Context(), "brief"); err != nil || exit.Code != 7 {
+		t.Errorf("got %+v, %v; want code 7", exit, err)
+	}
+	text := ""
+	err := w.API.Logs(t.Context(), "brief", true, func(e api.LogEntry) error {
+		text += string(e.Data)
+		return nil
+	})
+	if err != nil || text != "goodbye\n" {
+		t.Errorf("got log %q, %v; want goodbye", text, err)
+	}
+}
+
+// Who waits in the foreground is no part of what a VM needs to go.
+func TestKilledForegroundRunLeavesNothing(t *testing.T) {
+	w := world.New(t)
+	w.Image("busybox")
+	cmd := command(t, w, "vm", "run", "--rm", "--name", "brief", "--entrypoint", "sh", "busybox", "-c", polite)
+	signalWhenUp(t, cmd, syscall.SIGKILL)
+	if _, err := w.API.Stop(t.Context(), "brief", api.StopRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	w.Eventually(30*time.Second, "it is gone", func() error { return nothingOf(w, "brief") })
+}
+
 func TestVolumesOutliveTheirVM(t *testing.T) {
 	w := world.New(t)
 	w.Image("web")
@@ -160,6 +200,46 @@ func TestVolumesOutliveTheirVM(t *testing.T) {
 	if got := strings.TrimSpace(w.MustGet("http://" + world.Addr(v, 8080) + "/appended?dir=/data")); got != "1" {
 		t.Errorf("the volume has %s records, want 1", got)
 	}
+}
+
+// The layers of an image that lost its name go with the last VM that needs them.
+func TestLayersGoWithTheirLastVM(t *testing.T) {
+	w := world.New(t)
+	w.Image("web")
+	w.Start(api.CreateRequest{Name: "web", Image: "web"})
+	if _, err := w.API.RemoveImage(t.Context(), "web"); !errors.Is(err, cloudpal.Busy) {
+		t.Errorf("an image that a VM runs on can be removed: %v", err)
+	}
+	// Another image takes the name.
+	layout, err := images.Build(t.Context(), "busybox", images.Cache())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.API.Import(t.Context(), api.ImportRequest{Path: layout, Name: "web"}, nil); err != nil {
+		t.Fatal(err)
+	}
+	layers := filepath.Join(w.Dir, "state", "images", "layers")
+	both := entries(t, layers)
+	if err := w.API.Remove(t.Context(), "web", true); err != nil {
+		t.Fatal(err)
+	}
+	w.Eventually(10*time.Second, "its layers are gone", func() error {
+		if now := entries(t, layers); now >= both {
+			return fmt.Errorf("there are %d of %d layers", now, both)
+		}
+		return nil
+	})
+	w.Start(api.CreateRequest{Name: "other", Image: "web"})
+}
+
+// entries counts what is in a directory.
+func entries(t *testing.T, dir string) int {
+	t.Helper()
+	list, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(list)
 }
 
 func TestBadRequestsSayWhatToDo(t *testing.T) {
@@ -207,7 +287,7 @@ func TestNoSpaceLeavesNothingBehind(t *testing.T) {
 	w.StopAgent()
 	// The same state, on a file system that is nearly full.
 	small := filepath.Join(w.Dir, "state", "vms")
-	mountTmpfs(t, small, "512k")
+	mountTmpfs(t, small, "64k")
 	w.StartAgent()
 	_, err := w.API.Create(t.Context(), api.CreateRequest{Name: "web", Image: "web"})
 	if !errors.Is(err, cloudpal.NoSpace) || cloudpal.HintOf(err) == "" {
@@ -217,16 +297,4 @@ func TestNoSpaceLeavesNothingBehind(t *testing.T) {
 	if err != nil || len(entries) != 0 {
 		t.Errorf("left behind: %v %v", entries, err)
 	}
-}
-
-// dialFails reports that nothing is reached at addr within a moment.
-func dialFails(w *world.World, addr string) bool {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-	defer cancel()
-	conn, err := w.Dial(ctx, "tcp", addr)
-	if err == nil {
-		conn.Close()
-	}
-	var ne net.Error
-	return err != nil && (errors.As(err, &ne) || errors.Is(err, context.DeadlineExceeded))
 }

@@ -3,6 +3,7 @@ package compute_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -55,6 +56,13 @@ func TestDeadProcessIsNoticedWithinASecond(t *testing.T) {
 	w := world.New(t)
 	w.Image("web")
 	v := w.Start(api.CreateRequest{Name: "web", Image: "web"})
+	w.MustGet("http://" + world.Addr(v, 8080) + "/say?text=last+words")
+	w.Eventually(10*time.Second, "it is on the console", func() error {
+		if text, err := w.API.Console(t.Context(), "web"); err != nil || !strings.Contains(string(text), "last words") {
+			return fmt.Errorf("it has %q (%w)", text, err)
+		}
+		return nil
+	})
 	if err := syscall.Kill(v.PID, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
@@ -65,6 +73,9 @@ func TestDeadProcessIsNoticedWithinASecond(t *testing.T) {
 	}
 	if !strings.Contains(got.Reason, "process crashed") || !strings.Contains(got.Reason, "killed") {
 		t.Errorf("reason %q does not say that a signal killed it", got.Reason)
+	}
+	if got.Exit == nil || !strings.Contains(got.Exit.Console, "last words") {
+		t.Errorf("exit %+v does not have the end of the console", got.Exit)
 	}
 	if got := count(t, w, "http://"+world.Addr(w.VM("web"), 8080)); got != 1 {
 		t.Errorf("it counts %d, want 1: a new boot", got)
@@ -82,11 +93,11 @@ func TestKilledAtEveryPoint(t *testing.T) {
 	t.Logf("seed %d", seed)
 	rnd := rand.New(rand.NewPCG(seed, 0))
 	phases := []string{"suspending", "asleep", "waking", "running", "booting"}
-	const rounds = 15
+	victims := []string{"agent", "process", "both"}
 	synced := 0
-	for round := range rounds {
+	for round := range 2 * len(phases) * len(victims) {
 		phase := phases[round%len(phases)]
-		victim := []string{"agent", "process", "both"}[rnd.IntN(3)]
+		victim := victims[round/len(phases)%len(victims)]
 		delay := time.Duration(rnd.IntN(20)) * time.Millisecond
 		url := "http://" + world.Addr(w.VM("web"), 8080)
 		// Whatever the guest has synced to its volume must be there after.
@@ -100,6 +111,13 @@ func TestKilledAtEveryPoint(t *testing.T) {
 			switch v := w.VM("web"); v.State {
 			case api.Running, api.Asleep, api.Cold:
 				return nil
+			case api.Stopped:
+				// It was told to stop and start, and died on the way.
+				if phase != "booting" {
+					t.Fatalf("round %d: %s killed in %s leaves it stopped: %s", round, victim, phase, v.Reason)
+				}
+				_, err := w.API.Start(t.Context(), "web")
+				return err
 			default:
 				return errors.New(string(v.State) + " " + v.Reason)
 			}

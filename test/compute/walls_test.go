@@ -64,10 +64,15 @@ func TestProcessOfAVMIsWalledIn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, limit := range []string{"Max core file size         0", "Max open files", "Max processes"} {
+	for _, limit := range []string{"Max core file size        0 ", "Max open files", "Max processes"} {
 		if !strings.Contains(string(limits), limit) {
 			t.Errorf("limits lack %q:\n%s", limit, limits)
 		}
+	}
+	// The agent's memory holds the key of naps.
+	agent, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", w.AgentPID()))
+	if err != nil || !strings.Contains(string(agent), "Max core file size        0                    0 ") {
+		t.Errorf("the agent's memory may be dumped to a disk (%v):\n%s", err, agent)
 	}
 	for line := range strings.Lines(string(limits)) {
 		if strings.HasPrefix(line, "Max open files") && strings.Contains(line, "unlimited") {
@@ -188,3 +193,34 @@ func hostListener(t *testing.T, w *world.World) string {
 	return port
 }
 
+// What a VM is limited to it does not exceed, whatever it does.
+func TestRatesAreKept(t *testing.T) {
+	w := world.New(t)
+	w.Image("web")
+	const rate = 2 << 20 // bytes a second
+	v := w.Start(api.CreateRequest{Name: "web", Image: "web", Limits: api.Limits{DiskBytes: rate, NetBytes: rate, CPU: 0.5}})
+	url := "http://" + world.Addr(v, 8080)
+	w.MustGet(url + "/count")
+	for _, c := range []struct {
+		what string
+		ask  string
+		used func(api.Stats) int64
+	}{
+		{"disk", "/write?mb=16", func(s api.Stats) int64 { return s.DiskWrite }},
+		{"network", "/send?mb=12", func(s api.Stats) int64 { return s.NetOut }},
+		{"CPU", "/cpu?ms=5000", func(s api.Stats) int64 { return int64(s.CPU.Seconds() * 4 * rate) }}, // half a core
+	} {
+		before, start := stats(t, w, "web"), time.Now()
+		w.MustGet(url + c.ask)
+		after, took := stats(t, w, "web"), time.Since(start)
+		got := float64(c.used(after)-c.used(before)) / took.Seconds()
+		t.Logf("%s: %.2f of its limit over %v", c.what, got/rate, took)
+		// A burst of a second is allowed for.
+		if most := rate * (1 + 1.5/took.Seconds()) * 1.1; c.what != "CPU" && got > most {
+			t.Errorf("%s: %.0f a second, want at most %.0f", c.what, got, most)
+		}
+		if most := 2.0 * rate * 1.2; c.what == "CPU" && got > most {
+			t.Errorf("%s: %.2f cores, want at most 0.5", c.what, got/rate/4)
+		}
+	}
+}
