@@ -49,6 +49,13 @@ func least(name, unit string, ours, other float64, otherName string, goal float6
 	return f
 }
 
+// upTo is a goal for ours alone.
+func upTo(name, unit string, ours, goal float64) figure {
+	f := most(name, unit, ours, goal, "the limit", 1)
+	f.Goal, f.Met = fmt.Sprintf("≤ %g %s", goal, unit), ours <= goal
+	return f
+}
+
 // told is a row that has no goal.
 func told(name, unit string, ours, other float64, otherName string) figure {
 	f := most(name, unit, ours, other, otherName, 0)
@@ -62,10 +69,17 @@ type bench struct {
 	run  func(b *run) error
 }
 
-var areas = map[string][]bench{"compute": compute}
+var areas = map[string][]bench{"compute": compute, "network": network, "data": data}
 
 func main() {
-	names := []string{"compute"}
+	if len(os.Args) > 2 && os.Args[1] == workerWord {
+		if err := work(os.Args[2:]); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
+	}
+	names := []string{"compute", "network", "data"}
 	var only []string
 	if len(os.Args) > 1 {
 		names, only = os.Args[1:2], os.Args[2:]
