@@ -288,7 +288,7 @@ func carry(t *testing.T, from, to *Store, name string, i uint64) {
 		return
 	}
 	defer mine.Close()
-	if _, err := mine.Append([]byte(fmt.Sprint(name, i))); err != nil {
+	if _, err := mine.Append(fmt.Append(nil, name, i)); err != nil {
 		t.Error(err)
 		return
 	}

@@ -114,7 +114,7 @@ func blocksOf(label string, blocks []hexBytes) (out [][]byte) {
 	if _, err := fmt.Sscanf(label, "append %d", &n); err == nil {
 		return [][]byte{blocks[n]}
 	}
-	for _, b := range strings.Split(strings.TrimPrefix(label, "append "), ", ") {
+	for b := range strings.SplitSeq(strings.TrimPrefix(label, "append "), ", ") {
 		out = append(out, []byte(b))
 	}
 	return out

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
@@ -82,9 +83,7 @@ func (o *original) do(op string, q args) (s said) {
 	o.t.Helper()
 	o.last++
 	question := map[string]any{"op": op, "id": o.last}
-	for k, v := range q {
-		question[k] = v
-	}
+	maps.Copy(question, q)
 	line, err := json.Marshal(question)
 	must(o.t, err)
 	_, err = o.in.Write(append(line, '\n'))
