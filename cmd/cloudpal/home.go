@@ -25,8 +25,12 @@ func (c *cli) homeDir() (dir string, own person.Owner, err error) {
 	own = person.Me()
 	called := c.caller()
 	if called != nil {
-		own.UID, _ = strconv.Atoi(called.Uid)
-		own.GID, _ = strconv.Atoi(called.Gid)
+		if own.UID, err = strconv.Atoi(called.Uid); err == nil {
+			own.GID, err = strconv.Atoi(called.Gid)
+		}
+		if err != nil {
+			return "", own, cloudpal.E("find who called sudo", cloudpal.Invalid, err)
+		}
 	}
 	switch {
 	case c.home != "":
