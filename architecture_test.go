@@ -55,6 +55,8 @@ var mayImport = map[string]string{
 
 	"identity": "github.com/tyler-smith/go-bip39",
 
+	"mint/payment": "",
+
 	"network/names":   "github.com/miekg/dns",
 	"network/overlay": "identity rsc.io/qr",
 	"network/route":   "github.com/google/nftables github.com/mdlayher/netlink github.com/vishvananda/netlink golang.org/x/sys",
