@@ -318,18 +318,7 @@ func TestCrashIsCleanedUp(t *testing.T) {
 // A laptop that leaves the house gets another address: the core hears of it at
 // once, though nobody sends anything.
 func TestChangeOfAddressIsTold(t *testing.T) {
-	device := newKey(t)
-	f := newFar(t, device)
-	f.answer(core4)
-	tun, err := Open(f.config(device))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer tun.Close()
-	c := dial(t, tun, "tcp", netip.AddrPortFrom(core4, 80).String())
-	io.ReadAll(c)
-	c.Close()
-	quietly(t, tun)
+	f, _ := inSession(t)
 	sh(t, "ip addr del "+ownAddr.String()+"/30 dev eth0", "ip addr add 198.51.100.6/29 dev eth0",
 		"ip route add default via "+coreAddr.String())
 	f.sh("ip route add 198.51.100.6/32 dev eth0")
@@ -341,18 +330,7 @@ func TestChangeOfAddressIsTold(t *testing.T) {
 
 // Other routes, such as those of VMs that wake on this machine, are no news.
 func TestOtherRoutesAreNotTold(t *testing.T) {
-	device := newKey(t)
-	f := newFar(t, device)
-	f.answer(core4)
-	tun, err := Open(f.config(device))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer tun.Close()
-	c := dial(t, tun, "tcp", netip.AddrPortFrom(core4, 80).String())
-	io.ReadAll(c)
-	c.Close()
-	quietly(t, tun)
+	_, tun := inSession(t)
 	sent := tun.Stats().Sent
 	for range 3 {
 		sh(t, "ip route add 10.98.0.0/16 via "+coreAddr.String(), "ip route del 10.98.0.0/16")
@@ -361,6 +339,25 @@ func TestOtherRoutesAreNotTold(t *testing.T) {
 	if s := tun.Stats(); s.Sent != sent {
 		t.Errorf("%d bytes were sent", s.Sent-sent)
 	}
+}
+
+// inSession opens a tunnel that has spoken with the core and has nothing more
+// to say.
+func inSession(t *testing.T) (far, *Tunnel) {
+	t.Helper()
+	device := newKey(t)
+	f := newFar(t, device)
+	f.answer(core4)
+	tun, err := Open(f.config(device))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { tun.Close() })
+	c := dial(t, tun, "tcp", netip.AddrPortFrom(core4, 80).String())
+	io.ReadAll(c)
+	c.Close()
+	quietly(t, tun)
+	return f, tun
 }
 
 // quietly waits until nothing is left to be said.

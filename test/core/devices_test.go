@@ -79,13 +79,7 @@ func (d *device) says(network, addr, word string, timeout time.Duration) (string
 
 func TestDevicesReachEachOther(t *testing.T) {
 	t.Parallel()
-	r, ann := newRig(t), newPerson(t)
-	key := identity.NewDeviceKey()
-	ann.add("phone", key, false)
-	r.start(ann)
-	r.mustUnlock(ann)
-	laptop := r.device(ann, "laptop", ann.laptop, false)
-	phone := r.device(ann, "phone", key, false)
+	r, laptop, phone := twoDevices(t)
 	for _, at := range []netip.Addr{phone.Addr, phone.Addr6} {
 		echo(t, phone.Inside, netip.AddrPortFrom(at, 9000).String())
 	}

@@ -240,6 +240,17 @@ func (d *device) lead(to ...string) {
 	}
 }
 
+// twoDevices brings up a core that is unlocked, and two devices of its owner.
+func twoDevices(t *testing.T) (r *rig, laptop, phone *device) {
+	t.Helper()
+	r, ann := newRig(t), newPerson(t)
+	key := identity.NewDeviceKey()
+	ann.add("phone", key, false)
+	r.start(ann)
+	r.mustUnlock(ann)
+	return r, r.device(ann, "laptop", ann.laptop, false), r.device(ann, "phone", key, false)
+}
+
 // device brings up a person's device by the name.
 func (r *rig) device(a *person, name string, key identity.DeviceKey, full bool) *device {
 	r.t.Helper()

@@ -137,13 +137,7 @@ func TestABootedCoreSpeaksFirst(t *testing.T) {
 // still, does not go on with it: whoever speaks first is heard.
 func TestAfterALongNap(t *testing.T) {
 	t.Parallel()
-	r, ann := newRig(t), newPerson(t)
-	key := identity.NewDeviceKey()
-	ann.add("phone", key, false)
-	r.start(ann)
-	r.mustUnlock(ann)
-	laptop := r.device(ann, "laptop", ann.laptop, false)
-	phone := r.device(ann, "phone", key, false)
+	r, laptop, phone := twoDevices(t)
 	echo(t, laptop.Inside, laptop.Addr.String()+":9000")
 	phone.reached(t, 10*time.Second)
 	laptop.reached(t, 10*time.Second)
@@ -173,13 +167,7 @@ func TestAfterALongNap(t *testing.T) {
 func TestAfterDaysAsleep(t *testing.T) {
 	t.Parallel()
 	const days = 3 * 24 * time.Hour
-	r, ann := newRig(t), newPerson(t)
-	key := identity.NewDeviceKey()
-	ann.add("phone", key, false)
-	r.start(ann)
-	r.mustUnlock(ann)
-	laptop := r.device(ann, "laptop", ann.laptop, false)
-	phone := r.device(ann, "phone", key, false)
+	r, laptop, phone := twoDevices(t)
 	echo(t, laptop.Inside, laptop.Addr.String()+":9000")
 	r.tellTime(time.Now().Add(-days))
 	phone.reached(t, 10*time.Second)
