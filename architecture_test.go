@@ -94,6 +94,7 @@ var mayImport = map[string]string{
 	"test/images/web":  "",
 	"test/nested":      "",
 	"test/network":     "",
+	"test/postgres":    "golang.org/x/sys",
 	"test/world":       "compute/api test/images golang.org/x/sys center/api person",
 }
 
