@@ -20,7 +20,7 @@ var mayImport = map[string]string{
 	"": "",
 
 	"center":     "center/api compute/api golang.org/x/time",
-	"center/api": "",
+	"center/api": "ticket",
 
 	"compute":             "",
 	"compute/api":         "",

@@ -15,6 +15,20 @@
 //	POST   /v1/pals/{id}/unlock                octets that only the core can open
 //	GET    /v1/pals/{id}/events[?after=N][&wait=30s]  []Event, those after number N; waits so long for one
 //
+// A center that takes money has these besides, and answers what costs it
+// something for a pal without any with cloudpal.Exhausted. The money of a pal
+// is a tab, which is paid with tickets (package ticket):
+//
+//	GET    /v1/offer                           Signed Offer; needs no account
+//	GET    /v1/tabs                            []Tab
+//	POST   /v1/tabs                            TabRequest -> Tab
+//	GET    /v1/tabs/{tab}                      Tab
+//	POST   /v1/tabs/{tab}/pay                  PayRequest -> Signed Paid
+//	GET    /v1/tabs/{tab}/meter                Meter
+//	POST   /v1/tabs/{tab}/meter                CountersignRequest -> Meter
+//	POST   /v1/tabs/{tab}/close                -> Signed Closed
+//	GET    /v1/tabs/{tab}/events[?after=N][&wait=30s]  []Event, as of a pal
+//
 // Errors are problem+json (RFC 9457), type Problem: they say the kind of
 // trouble and what to do, and never more.
 package api
@@ -36,6 +50,7 @@ type Center struct {
 	Version string `json:"version"`
 	Image   Image  `json:"image"` // of the core that new pals get
 	Limits  Limits `json:"limits"`
+	Paid    bool   `json:"paid,omitempty"` // pals need a tab with money: see Offer
 }
 
 // An Image is what cores are booted from.
@@ -129,6 +144,19 @@ const (
 	Ended   What = "stopped"
 )
 
+// What can happen to a tab besides Napped and Dropped, which it makes happen to
+// its pal. What is due is told before, with the time in Event.Due; money that
+// comes in the meantime averts it.
+const (
+	TicketPaid    What = "paid"
+	TicketRefused What = "refused" // a ticket: it was spent before
+	NapDue        What = "nap due"
+	SealDue       What = "seal due"
+	DeletionDue   What = "deletion due"
+	PalDeleted    What = "deleted"
+	TabEnded      What = "closed"
+)
+
 // An Event is one thing that happened to a pal.
 type Event struct {
 	N      int64         `json:"n"` // counts from 1; anew where the core was made anew
@@ -137,6 +165,7 @@ type Event struct {
 	Reason string        `json:"reason,omitempty"`
 	Depth  Depth         `json:"depth,omitempty"`
 	Slept  time.Duration `json:"slept,omitempty"` // before it woke, ns
+	Due    time.Time     `json:"due,omitzero"`    // when it will come to that
 }
 
 // A Problem is an error as it crosses HTTP (RFC 9457).
