@@ -57,6 +57,8 @@ var mayImport = map[string]string{
 
 	"mint/payment": "",
 
+	"mint/api": "ticket",
+
 	"network/names":   "github.com/miekg/dns",
 	"network/overlay": "identity rsc.io/qr",
 	"network/route":   "github.com/google/nftables github.com/mdlayher/netlink github.com/vishvananda/netlink golang.org/x/sys",
@@ -176,6 +178,7 @@ var promises = []promise{
 	{"data", "center", "likewise"},
 	{"data", "cmd", "a library does not know its program"},
 	{"data", "test", "what is shipped does not hold what tests need"},
+	{"mint/api", "ticket/signer", "who only asks a mint holds no key of its"},
 	{"ticket", "compute", "what a ticket is does not hang on what it pays for"},
 	{"ticket", "network", "likewise"},
 	{"ticket", "data", "likewise"},

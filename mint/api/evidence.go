@@ -1,0 +1,93 @@
+package api
+
+import (
+	"encoding/binary"
+	"errors"
+	"time"
+
+	"github.com/tradle/cloudpal"
+	"github.com/tradle/cloudpal/ticket"
+)
+
+// Evidence is what proves that a ticket was spent before: what its owner signed. It
+// is what the ledger keeps of a spending.
+type Evidence struct {
+	Contract ticket.Contract // a ticket.PayContract or a ticket.SwapContract
+	Spend    ticket.Spend
+}
+
+const (
+	evidencePay  = 1
+	evidenceSwap = 2
+
+	paySize  = 32 + 32 + 4 + 8 + 32
+	swapSize = 32
+)
+
+// Append appends the evidence as ParseEvidence reads it.
+func (e Evidence) Append(b []byte) []byte {
+	switch c := e.Contract.(type) {
+	case ticket.PayContract:
+		b = append(b, evidencePay)
+		b = append(b, c.Center[:]...)
+		b = append(b, c.Hidden[:]...)
+		b = binary.BigEndian.AppendUint32(b, uint32(c.Amount))
+		b = binary.BigEndian.AppendUint64(b, uint64(c.NotBefore.Unix()))
+		b = append(b, c.Blank[:]...)
+	case ticket.SwapContract:
+		b = append(b, evidenceSwap)
+		b = append(b, c.Outputs[:]...)
+	}
+	return e.Spend.Append(b)
+}
+
+// ParseEvidence reads exactly one.
+func ParseEvidence(b []byte) (e Evidence, err error) {
+	bad := cloudpal.E("read evidence", cloudpal.Invalid, errors.New("it is not of a payment nor of a swap"))
+	if len(b) == 0 {
+		return e, bad
+	}
+	kind, b := b[0], b[1:]
+	switch {
+	case kind == evidencePay && len(b) == paySize+ticket.SpendSize:
+		e.Contract = ticket.PayContract{
+			Center:    ticket.CenterID(b[:32]),
+			Hidden:    ticket.Hidden(b[32:64]),
+			Amount:    ticket.Denomination(binary.BigEndian.Uint32(b[64:])),
+			NotBefore: time.Unix(int64(binary.BigEndian.Uint64(b[68:])), 0).UTC(),
+			Blank:     ticket.Digest(b[76:108]),
+		}
+		b = b[paySize:]
+	case kind == evidenceSwap && len(b) == swapSize+ticket.SpendSize:
+		e.Contract = ticket.SwapContract{Outputs: ticket.Digest(b[:32])}
+		b = b[swapSize:]
+	default:
+		return Evidence{}, bad
+	}
+	e.Spend, err = ticket.ParseSpend(b)
+	return e, err
+}
+
+// Proves checks that the evidence proves that the ticket with that serial was spent
+// for something else than c.
+func (e Evidence) Proves(issuer string, k *ticket.Key, s ticket.Serial, c ticket.Contract) error {
+	const op = "check that a ticket was spent before"
+	if e.Contract == nil || e.Spend.Serial() != s {
+		return cloudpal.E(op, cloudpal.Denied, errors.New("the evidence is of another ticket"))
+	}
+	if e.Contract.Digest() == c.Digest() {
+		return cloudpal.E(op, cloudpal.Denied, errors.New("it was spent for just this"))
+	}
+	if err := e.Spend.Verify(issuer, k, e.Contract); err != nil {
+		return cloudpal.E(op, cloudpal.Denied, err)
+	}
+	return nil
+}
+
+// A Spent error says that a ticket was spent before, and proves it.
+type Spent struct{ Evidence Evidence }
+
+func (s *Spent) Error() string { return "the ticket was spent before" }
+
+// Is makes it a cloudpal.Exist.
+func (s *Spent) Is(target error) bool { return target == cloudpal.Exist }
