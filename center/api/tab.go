@@ -134,7 +134,9 @@ func OfferDigest(s Signed) ticket.Digest {
 	return ticket.Digest(sha256.Sum256(ForOffer.bytes(s.Text)))
 }
 
-// A TabID names a tab: the Tab of ticket.Terms. Its text is hex.
+// A TabID names a tab: the Tab of ticket.Terms. It is an Ed25519 public key, whose
+// owner countersigns the meter, so that who is shown a record knows by whom it is
+// to be countersigned. Its text is hex.
 type TabID [32]byte
 
 // String returns the ID's text.
@@ -154,33 +156,22 @@ func (id *TabID) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// A TabRequest opens a tab. Sent again, it gives the same tab; a tab that was
-// closed is followed by one with another Nonce.
+// A TabRequest opens a tab. Sent again, it gives the same tab; one that was closed
+// is followed by another, with another ID.
 type TabRequest struct {
-	WireGuard []byte `json:"wireGuard"` // the key of the pal that it pays for, made or yet to be made
-	Counter   []byte `json:"counter"`   // Ed25519 public key that countersigns the meter
-	Nonce     []byte `json:"nonce"`     // 16 bytes, random
-}
-
-// ID returns the ID of the tab that an account opens at a center.
-func (r TabRequest) ID(center ticket.CenterID, account Fingerprint) TabID {
-	h := sha256.New()
-	h.Write([]byte("cloudpal tab v1"))
-	for _, part := range [][]byte{center[:], account[:], r.WireGuard, r.Counter, r.Nonce} {
-		h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(part))))
-		h.Write(part)
-	}
-	return TabID(h.Sum(nil))
+	ID        TabID  `json:"id"`
+	WireGuard []byte `json:"wireGuard"`       // the key of the pal that it pays for, made or yet to be made
+	Nonce     []byte `json:"nonce,omitempty"` // 16 bytes by which a core that is unlocked finds ID's private key; none: a device countersigns
 }
 
 // Check says what is wrong with a request.
 func (r TabRequest) Check() error {
 	switch {
+	case r.ID == TabID{}:
+		return errors.New("a tab's id is the key that countersigns its meter")
 	case len(r.WireGuard) != 32 || [32]byte(r.WireGuard) == [32]byte{}:
 		return errors.New("a WireGuard public key has 32 bytes")
-	case len(r.Counter) != ed25519.PublicKeySize:
-		return errors.New("the key that countersigns has 32 bytes")
-	case len(r.Nonce) != 16:
+	case len(r.Nonce) != 0 && len(r.Nonce) != 16:
 		return errors.New("a nonce has 16 bytes")
 	}
 	return nil
