@@ -80,9 +80,10 @@ var mayImport = map[string]string{
 		"github.com/spf13/cobra github.com/spf13/pflag github.com/vbauerster/mpb/v8 golang.org/x/sys golang.org/x/term golang.org/x/time",
 	"cmd/vminit": "compute/guest github.com/creack/pty github.com/moby/sys/user github.com/vishvananda/netlink golang.org/x/sys",
 
-	"ticket":        "github.com/cloudflare/circl golang.org/x/crypto",
-	"ticket/ledger": "ticket github.com/cockroachdb/pebble/v2",
-	"ticket/signer": "filippo.io/bigmod",
+	"ticket":          "github.com/cloudflare/circl golang.org/x/crypto",
+	"ticket/ledger":   "ticket github.com/cockroachdb/pebble/v2",
+	"ticket/manifest": "ticket github.com/transparency-dev/formats github.com/transparency-dev/merkle golang.org/x/mod",
+	"ticket/signer":   "filippo.io/bigmod",
 
 	"test/apart":       "golang.org/x/sys",
 	"test/bench":       "center/api compute/api compute/guest compute/image compute/kernel compute/seal data/corestore data/hyperbee data/hypercore data/hyperdrive data/manifest data/secretstream identity test/images test/world github.com/cockroachdb/pebble/v2 github.com/klauspost/compress golang.org/x/sys",
