@@ -15,6 +15,7 @@ package ledger
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/tradle/cloudpal"
@@ -70,6 +71,10 @@ func check(rows []Row) error {
 		}
 	}
 	return nil
+}
+
+func closed() error {
+	return cloudpal.E("use the ledger", cloudpal.Missing, errors.New("it is closed"))
 }
 
 func dropped(e ticket.Epoch) error {

@@ -272,7 +272,7 @@ func (p *Pebble) shelf(e ticket.Epoch) (s *shelf, done func(), err error) {
 	}
 	switch {
 	case p.closed:
-		err = cloudpal.E("use the ledger", cloudpal.Missing, errors.New("it is closed"))
+		err = closed()
 	case s == nil:
 		err = dropped(e)
 	}
