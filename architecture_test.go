@@ -81,7 +81,7 @@ var mayImport = map[string]string{
 	"cmd/vminit": "compute/guest github.com/creack/pty github.com/moby/sys/user github.com/vishvananda/netlink golang.org/x/sys",
 
 	"ticket":          "github.com/cloudflare/circl golang.org/x/crypto",
-	"ticket/ledger":   "ticket github.com/cockroachdb/pebble/v2",
+	"ticket/ledger":   "ticket github.com/cockroachdb/pebble/v2 github.com/jackc/pgx/v5",
 	"ticket/manifest": "ticket github.com/transparency-dev/formats github.com/transparency-dev/merkle golang.org/x/mod",
 	"ticket/signer":   "filippo.io/bigmod",
 
