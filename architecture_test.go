@@ -135,6 +135,7 @@ var testsMayImport = map[string]string{
 	"test/compute":        "compute/api compute/guest compute/meter test/images test/world github.com/google/go-containerregistry golang.org/x/sys",
 	"ticket":              "ticket/signer pgregory.net/rapid",
 	"ticket/ledger":       "test/apart test/postgres github.com/anishathalye/porcupine golang.org/x/sys",
+	"ticket/manifest":     "pgregory.net/rapid",
 	"ticket/signer":       "github.com/cloudflare/circl",
 	"test/core":           "compute/api compute/guest identity network/overlay test/images test/world github.com/google/go-containerregistry",
 	"test/data":           "data/corestore data/hyperbee data/hypercore data/hyperdrive data/manifest data/merkle data/protocol data/protomux data/secretstream data/storage",
