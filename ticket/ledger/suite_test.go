@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -16,8 +17,12 @@ import (
 const epoch = ticket.Epoch(82)
 
 func row(n, tag int) Row {
-	return Row{Serial: serial(n), Tag: ticket.Tag{byte(tag), byte(tag >> 8)}, Evidence: fmt.Appendf(nil, "%d for %d", n, tag)}
+	r := Row{Serial: serial(n), Evidence: fmt.Appendf(nil, "%d for %d", n, tag)}
+	binary.LittleEndian.PutUint32(r.Tag[:], uint32(tag))
+	return r
 }
+
+func tagOf(r Row) int { return int(binary.LittleEndian.Uint32(r.Tag[:])) }
 
 func serial(n int) Serial {
 	r := rand.New(rand.NewPCG(uint64(n), 7))
