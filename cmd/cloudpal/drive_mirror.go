@@ -128,36 +128,27 @@ func (c *cli) mirrorFrom(ctx context.Context, t *thing, l *line, path string, o 
 	if err := t.meet(ctx, l, o.remoteFlags); err != nil {
 		return err
 	}
-	changes := t.core.Changes(ctx)
-	for was := uint64(0); ; {
-		if n := t.core.Length(); n != was {
-			if err := c.fetchNames(ctx, t); err != nil {
-				return err
-			}
-			m, err := c.mirrorOnce(ctx, t, path, o)
-			if err != nil {
-				return err
-			}
-			m.Received, m.Verified = l.in.Load(), true
-			if err := c.printMirrored(t, m, o); err != nil {
-				return err
-			}
-			was = n
-		} else if !o.live {
-			return errEmptyDrive(t)
-		}
-		if !o.live {
-			return nil
-		}
-		for range changes {
-			if t.core.Length() != was {
-				break
-			}
-		}
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
+	if !o.live && t.core.Length() == 0 {
+		return errEmptyDrive(t)
 	}
+	fill := func() error {
+		if t.core.Length() == 0 {
+			return nil // it is live: something will come
+		}
+		if err := c.fetchNames(ctx, t); err != nil {
+			return err
+		}
+		m, err := c.mirrorOnce(ctx, t, path, o)
+		if err != nil {
+			return err
+		}
+		m.Received, m.Verified = l.in.Load(), true
+		return c.printMirrored(t, m, o)
+	}
+	if !o.live {
+		return fill()
+	}
+	return t.live(ctx, fill)
 }
 
 func errEmptyDrive(t *thing) error {
@@ -216,13 +207,13 @@ func (c *cli) mirrorOnce(ctx context.Context, t *thing, path string, o mirrorOpt
 	if err := c.measure(ctx, t, from, o, &m); err != nil {
 		return m, err
 	}
-	to, err := hyperdrive.OpenFolder(path)
+	to, err := hyperdrive.MakeFolder(path)
 	if err != nil {
 		return m, cloudpal.E("", "", err).WithHint("take a FOLDER in a place that you can write")
 	}
 	defer to.Close()
 	options := hyperdrive.MirrorOptions{Prefix: o.prefix, Keep: o.keep, Ignore: c.notTheStore(path)}
-	sum, err := c.mirror(ctx, from, to, "fetching", m.Bytes, options)
+	sum, err := c.mirror(ctx, from, to, c.progress(ctx, "fetching", m.Bytes, bytesOf), m.Bytes, options)
 	m.Added, m.Changed, m.Removed, m.Skipped = sum.Added, sum.Changed, sum.Removed, sum.Skipped
 	m.Files -= sum.Skipped
 	if err == nil && o.check {
@@ -262,7 +253,7 @@ func (c *cli) measure(ctx context.Context, t *thing, d *hyperdrive.Drive, o mirr
 
 // compare reads both sides again.
 func (c *cli) compare(ctx context.Context, from, to hyperdrive.Side, total int64, o hyperdrive.MirrorOptions) error {
-	sum, err := c.mirror(ctx, from, to, "comparing", total, o)
+	sum, err := c.mirror(ctx, from, to, c.progress(ctx, "comparing", total, bytesOf), total, o)
 	if err == nil && sum.Added+sum.Changed+sum.Removed > 0 {
 		err = cloudpal.E("compare the folder with the drive", cloudpal.Corrupt, fmt.Errorf("%d files differ", sum.Added+sum.Changed+sum.Removed)).
 			WithHint("something else writes to the folder, or its disk does not keep what is written; run it again")

@@ -11,7 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
+	"sync/atomic"
 
 	"github.com/tradle/cloudpal"
 	"github.com/tradle/cloudpal/data/hyperblobs"
@@ -23,16 +23,13 @@ import (
 type Folder struct {
 	root *os.Root
 	path string // absolute, for links that name it
+	run  atomic.Pointer[run]
 }
 
-// OpenFolder opens a folder, and makes it where there is none. Close it when
-// done.
+// OpenFolder opens a folder that is there. Close it when done.
 func OpenFolder(path string) (*Folder, error) {
 	abs, err := filepath.Abs(path)
 	if err != nil {
-		return nil, folderError("open a folder", err)
-	}
-	if err := os.MkdirAll(abs, 0o777); err != nil {
 		return nil, folderError("open a folder", err)
 	}
 	root, err := os.OpenRoot(abs)
@@ -42,19 +39,17 @@ func OpenFolder(path string) (*Folder, error) {
 	return &Folder{root: root, path: abs}, nil
 }
 
+// MakeFolder opens a folder, and makes it, with those above it, where there is
+// none. Close it when done.
+func MakeFolder(path string) (*Folder, error) {
+	if err := os.MkdirAll(path, 0o777); err != nil {
+		return nil, folderError("make a folder", err)
+	}
+	return OpenFolder(path)
+}
+
 // Close ends its use.
 func (f *Folder) Close() error { return f.root.Close() }
-
-// What is half written has a name of this form, and is no part of the folder.
-const (
-	tempPrefix = ".cloudpal-"
-	tempSuffix = ".tmp"
-	tempAge    = time.Hour // one that is older is what a mirror that was killed left
-)
-
-func isTemp(name string) bool {
-	return strings.HasPrefix(name, tempPrefix) && strings.HasSuffix(name, tempSuffix)
-}
 
 // items yields the files and links at and below a prefix, in the order of their
 // names' bytes, as drives have them.
@@ -141,9 +136,7 @@ func (f *Folder) visit(ctx context.Context, name string, info fs.FileInfo, ignor
 	case ignore(name):
 		return true
 	case isTemp(info.Name()):
-		if time.Since(info.ModTime()) > tempAge {
-			_ = f.root.Remove(local(name)) // if it stays, it is found again next time
-		}
+		f.sweep(name, info)
 		return true
 	case !isClean(name):
 		return yield(item{Entry: Entry{Name: name}, trouble: badName("a drive cannot have such a name"), below: info.IsDir()}, nil)

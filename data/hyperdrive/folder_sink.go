@@ -2,7 +2,6 @@ package hyperdrive
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"io"
 	"io/fs"
@@ -25,6 +24,7 @@ const (
 // disk costs one wait for all, and not one for each.
 type folderSink struct {
 	folder  *Folder
+	run     *run
 	pending []pendingFile
 	names   map[string]bool // of what is pending
 	bytes   int64
@@ -35,7 +35,11 @@ type folderSink struct {
 type pendingFile struct{ temp, name string }
 
 func (f *Folder) sink(context.Context) (sink, error) {
-	return &folderSink{folder: f, names: map[string]bool{}, dirs: map[string]bool{"": true}, touched: map[string]bool{}}, nil
+	r, err := f.begin()
+	if err != nil {
+		return nil, err
+	}
+	return &folderSink{folder: f, run: r, names: map[string]bool{}, dirs: map[string]bool{"": true}, touched: map[string]bool{}}, nil
 }
 
 func (s *folderSink) put(ctx context.Context, e Entry, content io.Reader) (int64, error) {
@@ -144,7 +148,7 @@ func (s *folderSink) place(e Entry) (at spot, err error) {
 		return at, s.refused(err)
 	}
 	at.mode = withExecutable(at.mode, e.Executable)
-	at.temp = path.Join(local(dir), tempPrefix+strings.ToLower(rand.Text())+tempSuffix)
+	at.temp = path.Join(local(dir), s.run.temp())
 	return at, nil
 }
 
@@ -225,6 +229,7 @@ func (s *folderSink) flush(context.Context) error {
 
 // cancel leaves in place what is there, and removes what is pending.
 func (s *folderSink) cancel() {
+	defer s.folder.end(s.run)
 	for _, p := range s.pending {
 		_ = s.folder.root.Remove(p.temp)
 	}

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -293,16 +294,68 @@ func TestMirrorStopped(t *testing.T) {
 	}
 }
 
-// TestMirrorLeftovers removes what a mirror that was killed left, when it is
-// old enough.
+// TestMirrorLeftovers removes what a mirror into the folder left that was
+// killed, and what one into another folder left only when it is old. Of a
+// folder that is the source nothing is removed.
 func TestMirrorLeftovers(t *testing.T) {
 	d, to := newTestDrive(t), newDisk(t)
-	to.write("/.cloudpal-old.tmp", "x", "/.cloudpal-new.tmp", "x")
+	f := to.folder()
+	dead, err := f.begin()
+	must(t, err)
+	left := "/sub/" + dead.temp()
+	f.end(dead)
+	to.write("/.cloudpal-old.tmp", "x", "/.cloudpal-new.tmp", "x", left, "x")
 	long := time.Now().Add(-2 * tempAge)
 	must(t, os.Chtimes(to.at("/.cloudpal-old.tmp"), long, long))
-	_, err := Mirror(ctx, d, to.folder(), MirrorOptions{})
+	before := to.state()
+	_, err = Mirror(ctx, f, d, MirrorOptions{})
 	must(t, err)
-	sameNames(t, "the folder", to.state(), "/.cloudpal-new.tmp=x")
+	sameNames(t, "the source", to.state(), before...)
+	sameNames(t, "the drive", namesOf(t, d.List(ctx, ""), entryName))
+	_, err = Mirror(ctx, d, f, MirrorOptions{})
+	must(t, err)
+	want := []string{"/.cloudpal-new.tmp=x", "/sub/"}
+	if runtime.GOOS != "linux" {
+		want[1] = left + "=x" // there are no locks to tell by
+	}
+	sameNames(t, "the folder", to.state(), want...)
+}
+
+// TestOneMirrorAtATime refuses a second one into a folder, and takes it once the
+// first is done.
+func TestOneMirrorAtATime(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("no locks")
+	}
+	d, to := newTestDrive(t), newDisk(t)
+	put(t, d, "/a", "1")
+	var second error
+	_, err := Mirror(ctx, d, to.folder(), MirrorOptions{Progress: func(Event) {
+		_, second = Mirror(ctx, d, to.folder(), MirrorOptions{})
+	}})
+	must(t, err)
+	if !errors.Is(second, cloudpal.Busy) {
+		t.Errorf("a second mirror meanwhile: %v, want Busy", second)
+	}
+	_, err = Mirror(ctx, d, to.folder(), MirrorOptions{})
+	must(t, err)
+}
+
+// TestOpenFolder makes none: a source whose name is mistyped is an error.
+func TestOpenFolder(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a", "b")
+	if f, err := OpenFolder(path); !errors.Is(err, cloudpal.NotExist) {
+		t.Errorf("OpenFolder of nothing: %v, %v; want NotExist", f, err)
+	}
+	if _, err := os.Lstat(filepath.Dir(path)); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("it made something: %v", err)
+	}
+	f, err := MakeFolder(path)
+	must(t, err)
+	must(t, f.Close())
+	f, err = OpenFolder(path)
+	must(t, err)
+	must(t, f.Close())
 }
 
 // TestMirrorManyFiles needs several batches.

@@ -15,6 +15,16 @@ var errNoSpace = unix.ENOSPC
 // nameErrors are those by which Linux refuses a name, not its content.
 var nameErrors = []error{unix.ENAMETOOLONG, unix.EINVAL, unix.EILSEQ, unix.ELOOP, unix.ENOTDIR}
 
+// lockFolder locks a folder until dir is closed, or its process ends. It
+// reports false where the file system has no such locks.
+func lockFolder(dir *os.File) (bool, error) {
+	err := unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return false, errMirrored
+	}
+	return err == nil, nil
+}
+
 // syncFile leaves it to syncAll to bring a file to the disk.
 func syncFile(*os.File) error { return nil }
 

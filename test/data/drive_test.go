@@ -277,7 +277,7 @@ func TestDriveElsewhere(t *testing.T) {
 	t.Cleanup(func() { far.Close() })
 	await(t, far.Database(), in.Version, 0, false)
 	back := t.TempDir()
-	into, err := hyperdrive.OpenFolder(back)
+	into, err := hyperdrive.MakeFolder(back)
 	must(t, err)
 	defer into.Close()
 	_, err = hyperdrive.Mirror(soon(t), far, into, hyperdrive.MirrorOptions{})
