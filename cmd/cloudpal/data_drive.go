@@ -52,9 +52,8 @@ func (t *thing) contentKey(ctx context.Context) ([]manifest.Key, error) {
 	return []manifest.Key{cores[1].Key()}, nil
 }
 
-// driveOf makes the drive of a folder, or brings the one that there is up to
-// date.
-func (c *cli) driveOf(ctx context.Context, s *corestore.Store, path string) (*thing, error) {
+// driveOf makes the drive of a folder, or finds the one that there is.
+func (c *cli) driveOf(s *corestore.Store, path string) (*thing, error) {
 	if err := mustBeFolder(path); err != nil {
 		return nil, err
 	}
@@ -76,9 +75,6 @@ func (c *cli) driveOf(ctx context.Context, s *corestore.Store, path string) (*th
 		return nil, err
 	}
 	t.ref = path
-	if err := c.takeIn(ctx, t, path); err != nil {
-		return nil, errors.Join(err, t.close())
-	}
 	return t, nil
 }
 
@@ -98,20 +94,22 @@ func mustBeFolder(path string) error {
 	return nil
 }
 
-// takeIn makes a drive equal to a folder.
-func (c *cli) takeIn(ctx context.Context, t *thing, path string) error {
-	d, err := t.drive()
-	if err != nil {
-		return err
-	}
-	defer d.Close()
+// takeIn makes what is at a place of a drive equal to a folder, but for what is
+// to be left as it is. Without such it is a person's wish, and shows how far it
+// is.
+func (c *cli) takeIn(ctx context.Context, d *hyperdrive.Drive, at, path string, leave func(string) bool) (sum hyperdrive.Summary, err error) {
 	from, err := hyperdrive.OpenFolder(path)
 	if err != nil {
-		return err
+		return sum, err
 	}
 	defer from.Close()
-	_, err = c.mirror(ctx, from, d, "taking in", folderSize(path), hyperdrive.MirrorOptions{Ignore: c.notTheStore(path)})
-	return err
+	skip, b, total := c.notTheStore(path), new(bar), int64(0)
+	ignore := func(name string) bool { return skip != nil && skip(name) || leave != nil && leave(name) }
+	if leave == nil {
+		total = folderSize(path)
+		b = c.progress(ctx, "taking in", total, bytesOf)
+	}
+	return c.mirror(ctx, from, d, b, total, hyperdrive.MirrorOptions{To: at, Ignore: ignore})
 }
 
 // notTheStore keeps a store that is in a folder out of the drive of that folder.
@@ -149,9 +147,8 @@ func folderSize(path string) (n int64) {
 }
 
 // mirror runs a mirror with a bar, and says what was left out.
-func (c *cli) mirror(ctx context.Context, from, to hyperdrive.Side, what string, total int64, o hyperdrive.MirrorOptions) (hyperdrive.Summary, error) {
+func (c *cli) mirror(ctx context.Context, from, to hyperdrive.Side, b *bar, total int64, o hyperdrive.MirrorOptions) (hyperdrive.Summary, error) {
 	var done, part int64
-	b := c.progress(ctx, what, total, bytesOf)
 	o.Progress = func(e hyperdrive.Event) {
 		switch e.Op {
 		case hyperdrive.Copying:
@@ -160,7 +157,7 @@ func (c *cli) mirror(ctx context.Context, from, to hyperdrive.Side, what string,
 			c.say("left out %s: %v", e.Name, e.Reason)
 		case hyperdrive.Removed:
 		default:
-			done, part = done+e.BytesAdded, 0
+			done, part = done+e.Size, 0
 		}
 		b.set(done+part, total)
 	}

@@ -22,16 +22,17 @@ Ctrl-C ends it.
 
 The key in that line is what lets them read: give it only to those who may, by a
 way that nobody else reads along. Only this KIND is served, nothing else of
-your store. What is appended elsewhere meanwhile cannot be served: one command
-at a time uses a store.
+your store; other commands need another store meanwhile.
 
 One that was made by another store can be served as well, as far as it is here.`
 
 const serveFolderHelp = `
 
 Of a FOLDER, this makes a drive, or brings the drive that was made of it up to
-date: run it again after you have changed something. Symbolic links are kept as
-links; what is neither file, link nor folder is left out, and that is said.`
+date, and goes on doing so while it serves: what you change in the folder is a
+new version some seconds later, and those who run "mirror --live" have it.
+Symbolic links are kept as links; what is neither file, link nor folder is left
+out, and that is said.`
 
 func (c *cli) dataServe(k kind) *cobra.Command {
 	var listen, to string
@@ -54,11 +55,17 @@ func (c *cli) dataServe(k kind) *cobra.Command {
 			return err
 		},
 		RunE: c.onStore(making, func(ctx context.Context, s *corestore.Store, args []string) error {
-			t, err := c.toServe(ctx, k, s, args[0])
+			t, f, err := c.toServe(k, s, args[0])
 			if err != nil {
 				return err
 			}
 			defer t.close()
+			if f != nil {
+				if err := f.begin(ctx); err != nil {
+					return err
+				}
+				defer f.end()
+			}
 			return c.serveThing(ctx, t, listen, to)
 		}),
 	})
@@ -71,14 +78,19 @@ func (c *cli) dataServe(k kind) *cobra.Command {
 	return cmd
 }
 
-// toServe finds what is to be served. A folder becomes a drive.
-func (c *cli) toServe(ctx context.Context, k kind, s *corestore.Store, ref string) (*thing, error) {
+// toServe finds what is to be served. A folder becomes a drive that follows it.
+func (c *cli) toServe(k kind, s *corestore.Store, ref string) (*thing, *follower, error) {
 	if k == driveKind && isFolder(ref) {
 		if _, found, err := k.names(s).Lookup(ref); err != nil || !found {
-			return c.driveOf(ctx, s, ref)
+			t, err := c.driveOf(s, ref)
+			if err != nil {
+				return nil, nil, err
+			}
+			return t, &follower{c: c, t: t, path: ref}, nil
 		}
 	}
-	return c.find(k, s, ref)
+	t, err := c.find(k, s, ref)
+	return t, nil, err
 }
 
 // served is what --json shows of what is served.

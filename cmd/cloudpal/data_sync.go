@@ -137,18 +137,21 @@ type synced struct {
 
 func (c *cli) sync(ctx context.Context, t *thing, r remoteFlags, live bool) error {
 	l := c.newLine(t)
-	var out synced
-	err := l.with(ctx, r, func(ctx context.Context) (err error) {
+	err := l.with(ctx, r, func(ctx context.Context) error {
 		if err := t.meet(ctx, l, r); err != nil {
 			return err
 		}
-		if out, err = c.fetch(ctx, t, l); err != nil {
-			return err
+		fetch := func() error {
+			out, err := c.fetch(ctx, t, l)
+			if err != nil {
+				return err
+			}
+			return c.printSynced(t, out)
 		}
-		if err := c.printSynced(t, out); err != nil || !live {
-			return err
+		if !live {
+			return fetch()
 		}
-		return c.stay(ctx, t, l)
+		return t.live(ctx, fetch)
 	})
 	if err != nil && ctx.Err() != nil {
 		c.say("what was fetched stays: run it again to go on")
@@ -216,19 +219,29 @@ func (c *cli) printSynced(t *thing, s synced) error {
 	})
 }
 
-// stay fetches what is new, until ctx ends, and says so.
-func (c *cli) stay(ctx context.Context, t *thing, l *line) error {
-	was := t.core.Length()
-	for range t.core.Changes(ctx) {
-		n := t.core.Length()
-		if n == was {
+// live does something now, and again whenever the thing has become another,
+// until ctx ends.
+func (t *thing) live(ctx context.Context, do func() error) error {
+	changes := t.core.Changes(ctx) // those that happen while it is done, too
+	was := t.version()
+	if err := do(); err != nil {
+		return err
+	}
+	for range changes {
+		is := t.version()
+		if is == was {
 			continue
 		}
-		if _, err := c.fetch(ctx, t, l); err != nil {
+		was = is
+		if err := do(); err != nil {
 			return err
 		}
-		was = n
-		c.say("%s has %d blocks", t.ref, n)
 	}
 	return ctx.Err()
+}
+
+// version tells one content of a thing from any other.
+func (t *thing) version() [2]uint64 {
+	s := t.core.State()
+	return [2]uint64{s.Fork, s.Length}
 }

@@ -34,7 +34,7 @@ func (c *cli) drivePut() *cobra.Command {
 				return err
 			}
 			if info, err := os.Stat(args[0]); args[0] != "-" && err == nil && info.IsDir() {
-				return c.changed(t, c.putFolder(ctx, d, args[0], name))
+				return c.changed(t, c.putFolder(ctx, d, name, args[0]))
 			}
 			return c.changed(t, c.putFile(ctx, d, args[0], name))
 		}),
@@ -51,6 +51,17 @@ func nameInDrive(args []string) (string, error) {
 	}
 	abs, err := filepath.Abs(args[0])
 	return path.Join("/", filepath.Base(abs)), err
+}
+
+// putFolder puts a folder in the place of what is there.
+func (c *cli) putFolder(ctx context.Context, d *hyperdrive.Drive, at, path string) error {
+	if at != "/" {
+		if err := d.Delete(ctx, at); err != nil { // a file: no folder has an entry
+			return err
+		}
+	}
+	_, err := c.takeIn(ctx, d, at, path, nil)
+	return err
 }
 
 func (c *cli) putFile(ctx context.Context, d *hyperdrive.Drive, from, name string) error {
