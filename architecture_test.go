@@ -55,7 +55,9 @@ var mayImport = map[string]string{
 
 	"identity": "github.com/tyler-smith/go-bip39",
 
-	"mint/payment": "",
+	"mint/payment":       "",
+	"mint/signing":       "ticket golang.org/x/sys",
+	"mint/signing/vault": "mint/signing ticket ticket/signer github.com/elastic/go-seccomp-bpf golang.org/x/sync golang.org/x/sys",
 
 	"mint/api": "ticket",
 
@@ -76,7 +78,7 @@ var mayImport = map[string]string{
 
 	"person": "center/api console identity network/overlay network/tunnel golang.org/x/crypto",
 
-	"cmd/cloudpal": "center center/api compute/api compute/guest compute/host compute/image compute/kernel compute/meter compute/qemu compute/seal data/corestore data/hyperbee data/hypercore data/hyperdrive data/manifest data/protomux data/storage identity network/names network/overlay network/route network/tunnel network/wake pal pal/image pal/module person " +
+	"cmd/cloudpal": "center center/api compute/api compute/guest compute/host compute/image compute/kernel compute/meter compute/qemu compute/seal data/corestore data/hyperbee data/hypercore data/hyperdrive data/manifest data/protomux data/storage identity mint/signing/vault network/names network/overlay network/route network/tunnel network/wake pal pal/image pal/module person " +
 		"github.com/spf13/cobra github.com/spf13/pflag github.com/vbauerster/mpb/v8 golang.org/x/sys golang.org/x/term golang.org/x/time",
 	"cmd/vminit": "compute/guest github.com/creack/pty github.com/moby/sys/user github.com/vishvananda/netlink golang.org/x/sys",
 
