@@ -185,7 +185,7 @@ type RefundRequest struct {
 // A Payment is one ticket of a tab: what was hidden from the mint, and the contract
 // besides.
 type Payment struct {
-	Spend     []byte              `json:"spend"`
+	Serial    []byte              `json:"serial"`
 	Tariff    []byte              `json:"tariff"`
 	Nonce     []byte              `json:"nonce"`
 	Amount    ticket.Denomination `json:"amount"`
@@ -204,7 +204,8 @@ type DisputeRequest struct {
 	Record    []byte    `json:"record,omitempty"`          // a ticket.Record; none: nothing was used
 	Signature []byte    `json:"recordSignature,omitempty"` // by the center
 	Outputs   []Output  `json:"outputs"`                   // of the last payment's Blank
-	Payer     []byte    `json:"payer"`                     // by the last payment's ticket key, over DisputeText
+	Public    []byte    `json:"public"`                    // the last payment's ticket's
+	Payer     []byte    `json:"payer"`                     // by that ticket's key, over DisputeText
 }
 
 // A DisputeState is how far a dispute is.

@@ -1,0 +1,70 @@
+package books
+
+import (
+	"context"
+
+	"github.com/tradle/cloudpal/ticket"
+)
+
+// An Hour counts what was done in one under a key.
+type Hour struct {
+	Hour                       int64
+	Issued, Redeemed, Refunded int64
+}
+
+// Hours returns those of a key in which something was done.
+func (b *Books) Hours(ctx context.Context, id ticket.KeyID) ([]Hour, error) {
+	return query(ctx, b, "count tickets", func(scan func(...any) error) (h Hour, err error) {
+		return h, scan(&h.Hour, &h.Issued, &h.Redeemed, &h.Refunded)
+	}, `select hour, sum(issued), sum(redeemed), sum(refunded) from (
+			select hour, count(*) as issued, 0 as redeemed, sum(change) as refunded from outputs where key = $1 group by hour
+			union all
+			select hour, 0, count(*), 0 from spent where key = $1 group by hour
+		) as hours group by hour order by hour`, id[:])
+}
+
+// Outputs returns the hashes that were signed under a key in an hour, sorted.
+func (b *Books) Outputs(ctx context.Context, id ticket.KeyID, hour int64) ([][32]byte, error) {
+	return query(ctx, b, "list what was signed", readHash, `select hash from outputs where key = $1 and hour = $2 order by hash`, id[:], hour)
+}
+
+// Spent returns the serials that were spent under a key in an hour, sorted.
+func (b *Books) Spent(ctx context.Context, id ticket.KeyID, hour int64) ([][32]byte, error) {
+	return query(ctx, b, "list what was spent", readHash, `select serial from spent where key = $1 and hour = $2 order by serial`, id[:], hour)
+}
+
+func readHash(scan func(...any) error) (h [32]byte, err error) {
+	var b []byte
+	if err := scan(&b); err != nil {
+		return h, err
+	}
+	copy(h[:], b)
+	return h, nil
+}
+
+// A Center is one that takes tickets of the mint.
+type Center struct {
+	ID        ticket.CenterID
+	Name, URL string
+}
+
+// List puts a center into the directory, or changes what is said of it.
+func (b *Books) List(ctx context.Context, c Center) error {
+	return b.change(ctx, "list a center", func(t *tx) error {
+		t.exec(`insert into centers (id, name, url) values ($1, $2, $3)
+			on conflict (id) do update set name = excluded.name, url = excluded.url`, c.ID[:], c.Name, c.URL)
+		return nil
+	})
+}
+
+// Centers returns the directory, in order.
+func (b *Books) Centers(ctx context.Context) ([]Center, error) {
+	return query(ctx, b, "list centers", func(scan func(...any) error) (c Center, err error) {
+		var id []byte
+		if err := scan(&id, &c.Name, &c.URL); err != nil {
+			return c, err
+		}
+		copy(c.ID[:], id)
+		return c, nil
+	}, `select id, name, url from centers order by name, id`)
+}
