@@ -31,7 +31,7 @@ func (s *Store) Core(discovery [32]byte) (*Core, error) {
 		return nil, cloudpal.E("find a core in the store "+s.dir, cloudpal.NotExist, nil)
 	}
 	c := &Core{store: s, num: num}
-	c.head, err = c.readHead(s.db)
+	c.head, err = c.readHead()
 	return c, err
 }
 
@@ -103,11 +103,11 @@ func (s *Store) Cores() iter.Seq2[[32]byte, error] {
 // scan gives f what is behind a prefix: the rest of each key, and the value,
 // both valid until f returns, until f says false.
 func (s *Store) scan(p []byte, f func(k, v []byte) (more bool, err error)) error {
-	return scan(s.db, p, f)
-}
-
-func scan(r pebble.Reader, p []byte, f func(k, v []byte) (more bool, err error)) error {
-	it, err := r.NewIter(&pebble.IterOptions{LowerBound: p, UpperBound: after(p)})
+	if !s.readers.enter() {
+		return ErrClosed
+	}
+	defer s.readers.leave()
+	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: p, UpperBound: after(p)})
 	if err != nil {
 		return err
 	}
@@ -130,15 +130,11 @@ func (c *Core) Number() uint64 { return c.num }
 // Head returns where the core stands.
 func (c *Core) Head() Head { return c.head }
 
-func (c *Core) readHead(r pebble.Reader) (h Head, err error) {
-	v, closer, err := r.Get(headKey(c.num))
-	if err == pebble.ErrNotFound {
-		return Head{}, nil
+func (c *Core) readHead() (h Head, err error) {
+	v, err := c.store.record(headKey(c.num))
+	if err != nil || v == nil {
+		return Head{}, err
 	}
-	if err != nil {
-		return Head{}, c.store.fail("read a core's head from", err)
-	}
-	defer closer.Close()
 	if h, err = decodeHead(v); err != nil {
 		return Head{}, c.store.fail("read a core's head from", damaged{err})
 	}
@@ -165,6 +161,10 @@ func (c *Core) AppendBlock(dst []byte, index uint64) ([]byte, error) {
 }
 
 func (c *Core) appendBlock(r pebble.Reader, dst []byte, index uint64) ([]byte, error) {
+	if !c.store.readers.enter() {
+		return dst, c.store.fail("read a block from", ErrClosed)
+	}
+	defer c.store.readers.leave()
 	k := makeKey(c.num, blockKind, index)
 	v, closer, err := r.Get(k[:])
 	if err == pebble.ErrNotFound {
@@ -215,6 +215,10 @@ func (c *Core) tile(root uint64) (*tile, error) {
 }
 
 func (c *Core) readTile(r pebble.Reader, t *tile) error {
+	if !c.store.readers.enter() {
+		return c.store.fail("read the tree of a core in", ErrClosed)
+	}
+	defer c.store.readers.leave()
 	k := makeKey(c.num, tileKind, t.root)
 	v, closer, err := r.Get(k[:])
 	if err == pebble.ErrNotFound {

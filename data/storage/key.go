@@ -71,6 +71,10 @@ func appendNumber(b []byte, n uint64) []byte { return binary.BigEndian.AppendUin
 
 // number reads a record that is one number.
 func (s *Store) number(k []byte) (n uint64, found bool, err error) {
+	if !s.readers.enter() {
+		return 0, false, ErrClosed
+	}
+	defer s.readers.leave()
 	v, closer, err := s.db.Get(k)
 	if err == pebble.ErrNotFound {
 		return 0, false, nil
@@ -87,6 +91,10 @@ func (s *Store) number(k []byte) (n uint64, found bool, err error) {
 
 // record reads a record, or returns nil where there is none.
 func (s *Store) record(k []byte) ([]byte, error) {
+	if !s.readers.enter() {
+		return nil, s.fail("read", ErrClosed)
+	}
+	defer s.readers.leave()
 	v, closer, err := s.db.Get(k)
 	if err == pebble.ErrNotFound {
 		return nil, nil

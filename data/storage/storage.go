@@ -85,7 +85,10 @@ type Store struct {
 	mu     sync.Mutex
 	next   uint64              // the number of the next core
 	shared map[[32]byte]*share // what is in use, by discovery key
+	views  map[*View]struct{}  // that hold a snapshot of the database
 	closed bool
+
+	readers gate
 }
 
 // Open opens the store in a folder, and makes it where there is none. One
@@ -94,8 +97,9 @@ func Open(dir string, o Options) (*Store, error) {
 	if o.FS == nil {
 		o.FS = vfs.Default
 	}
-	s := &Store{fs: o.FS, dir: dir, ro: o.ReadOnly, shared: map[[32]byte]*share{}}
+	s := &Store{fs: o.FS, dir: dir, ro: o.ReadOnly, shared: map[[32]byte]*share{}, views: map[*View]struct{}{}}
 	s.flow.change.L = &s.flow.mu
+	s.readers.idle = make(chan struct{}, 1)
 	if err := s.open(o); err != nil {
 		return nil, cloudpal.E("open the store "+dir, kindOf(err), err).WithHint(hintOf(err))
 	}
@@ -113,7 +117,7 @@ func Memory() *Store {
 
 func (s *Store) open(o Options) (err error) {
 	if !o.ReadOnly {
-		if err := s.fs.MkdirAll(s.dir, 0o700); err != nil {
+		if err := makeFolder(s.fs, s.dir); err != nil {
 			return err
 		}
 	}
@@ -158,6 +162,10 @@ func (s *Store) begin() error {
 		if s.ro {
 			return nil
 		}
+		// Who made the folder may have been cut off before its name was on disk.
+		if err := syncParent(s.fs, s.dir); err != nil {
+			return err
+		}
 		b := s.Begin()
 		defer b.Close()
 		b.set(formatKey(), appendNumber(nil, format))
@@ -190,8 +198,9 @@ func (s *Store) Sync() error {
 	return nil
 }
 
-// Close syncs and closes the store. Sessions that are still open fail from
-// then on.
+// Close syncs and closes the store. All that is still open fails from then on,
+// with ErrClosed. Close waits for reads that are under way, so it must not be
+// called by the body of a loop over Cores or Aliases.
 func (s *Store) Close() error {
 	s.mu.Lock()
 	if s.closed {
@@ -202,10 +211,12 @@ func (s *Store) Close() error {
 	s.mu.Unlock()
 
 	err := s.Sync()
+	s.readers.shut()
+	s.dropViews()
 	s.commits.Lock()
 	defer s.commits.Unlock()
 	if s.failed() == nil {
-		s.refuse(errClosed)
+		s.refuse(ErrClosed)
 		if closing := s.guard(s.db.Close); err == nil {
 			err = closing
 		}
@@ -216,7 +227,8 @@ func (s *Store) Close() error {
 	return errors.Join(err, s.lock.Close())
 }
 
-var errClosed = errors.New("the store is closed")
+// ErrClosed is why nothing is read or written any more after Close.
+var ErrClosed = errors.New("the store is closed")
 
 // locked says that a folder's lock is held.
 type locked struct{ error }
@@ -258,7 +270,7 @@ func hintOf(err error) string {
 	case cloudpal.Corrupt:
 		return "the disk returned other bytes than were written; restore the store from a peer or a backup"
 	}
-	if errors.Is(err, errClosed) {
+	if errors.Is(err, ErrClosed) {
 		return ""
 	}
 	return "the disk failed; check it, then open the store again; what was synced is there"

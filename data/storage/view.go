@@ -19,8 +19,17 @@ type View struct {
 
 // View returns the core as it is in the database now.
 func (c *Core) View() *View {
-	v := &View{core: c, snap: c.store.db.NewSnapshot()}
+	s := c.store
+	v := &View{core: c}
 	v.users.Store(1)
+	if !s.readers.enter() {
+		return v // nothing can be read of it
+	}
+	defer s.readers.leave()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	v.snap = s.db.NewSnapshot()
+	s.views[v] = struct{}{}
 	return v
 }
 
@@ -32,8 +41,29 @@ func (v *View) Hold() *View {
 
 // Close lets v go, when all of its users have closed it.
 func (v *View) Close() {
-	if v.users.Add(-1) == 0 {
+	if v.users.Add(-1) > 0 {
+		return
+	}
+	s := v.core.store
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.dropView(v)
+}
+
+// dropView gives back what a view holds, once. The caller holds mu.
+func (s *Store) dropView(v *View) {
+	if _, held := s.views[v]; held {
+		delete(s.views, v)
 		v.snap.Close()
+	}
+}
+
+// dropViews gives back what all views hold, of which nothing is read any more.
+func (s *Store) dropViews() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for v := range s.views {
+		s.dropView(v)
 	}
 }
 
