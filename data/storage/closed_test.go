@@ -53,7 +53,7 @@ func uses(s *Store, c *Core, v *View) map[string]func() error {
 		"delete":     func() error { return s.Delete([32]byte{8}) },
 		"identity":   func() error { _, err := c.Identity(); return err },
 		"block":      func() error { _, err := c.AppendBlock(nil, 3); return err },
-		"node":       func() error { _, _, err := c.Node(nodes.Add(32)); return err },
+		"node":       func() error { _, _, err := c.Node(1<<40 + nodes.Add(32)); return err },
 		"pages":      func() error { return c.Pages(func(uint64, *Page) error { return nil }) },
 		"user data":  func() error { _, err := c.UserData("name"); return err },
 		"user names": func() error { _, err := c.UserNames(); return err },
