@@ -59,7 +59,7 @@ var mayImport = map[string]string{
 	"mint/signing":       "ticket golang.org/x/sys",
 	"mint/signing/vault": "mint/signing ticket ticket/signer github.com/elastic/go-seccomp-bpf golang.org/x/sync golang.org/x/sys",
 
-	"mint/api":   "ticket",
+	"mint/api":   "ticket github.com/dunglas/httpsfv",
 	"mint/books": "ticket github.com/jackc/pgx/v5 modernc.org/sqlite",
 
 	"network/names":   "github.com/miekg/dns",
