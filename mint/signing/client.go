@@ -108,7 +108,7 @@ func (c *Client) ask(ctx context.Context, op string, kind byte, body []byte) ([]
 			return answer, tell(op, err)
 		}
 		if ctx.Err() != nil || time.Now().After(until) || !sleep(ctx, pause) {
-			return nil, cloudpal.E(op, cloudpal.Busy, errors.Join(context.Cause(ctx), err)).
+			return nil, cloudpal.E(op, cloudpal.Missing, errors.Join(context.Cause(ctx), err)).
 				WithHint("the signer does not answer: see that cloudpal mint signer runs, and as which user")
 		}
 	}

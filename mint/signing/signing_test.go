@@ -257,7 +257,7 @@ func TestNobodyThere(t *testing.T) {
 	c := NewClient(filepath.Join(t.TempDir(), "none"))
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if _, err := c.Public(ctx); !errors.Is(err, cloudpal.Busy) || cloudpal.HintOf(err) == "" {
+	if _, err := c.Public(ctx); !errors.Is(err, cloudpal.Missing) || cloudpal.HintOf(err) == "" {
 		t.Errorf("got %v", err)
 	}
 	c.Close()
