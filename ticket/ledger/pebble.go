@@ -332,7 +332,10 @@ func (p *Pebble) Drop(_ context.Context, e ticket.Epoch) error {
 	const op = "drop spent tickets"
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.closed || e < p.dropped {
+	switch {
+	case p.closed:
+		return closed()
+	case e < p.dropped:
 		return nil
 	}
 	if err := p.note(e + 1); err != nil {

@@ -78,8 +78,9 @@ func fresh(b []Row) {
 
 // BenchmarkSpend is 128 callers with a ticket each; BenchmarkBare is the same loop
 // on a bare database.
-func BenchmarkSpend(b *testing.B) {
-	l := openFor(b, b.TempDir(), vfs.Default)
+func BenchmarkSpend(b *testing.B) { spendByMany(b, openFor(b, b.TempDir(), vfs.Default)) }
+
+func spendByMany(b *testing.B, l Ledger) {
 	b.SetParallelism(128 / runtime.GOMAXPROCS(0))
 	b.RunParallel(func(pb *testing.PB) {
 		rows := make([]Row, 1)

@@ -242,7 +242,7 @@ func (p *Postgres) add(ctx context.Context, e ticket.Epoch, rows []Row) (map[Ser
 	there := make(map[Serial]Row, len(rows))
 	serials, tags, evidence := make([][]byte, len(rows)), make([][]byte, len(rows)), make([][]byte, len(rows))
 	for i, r := range rows {
-		serials[i], tags[i], evidence[i] = rows[i].Serial[:], rows[i].Tag[:], slices.Concat([]byte{}, r.Evidence)
+		serials[i], tags[i], evidence[i] = rows[i].Serial[:], rows[i].Tag[:], append([]byte{}, r.Evidence...) // none is not null
 		there[r.Serial] = r
 	}
 	added, err := p.pool.Exec(ctx, `insert into `+table(e)+` (serial, tag, evidence)
@@ -377,7 +377,8 @@ var states = map[string]cloudpal.Kind{
 	"57014": cloudpal.Timeout,
 	"55P03": cloudpal.Timeout, // a lock
 	"42501": cloudpal.Denied,
-	"25006": cloudpal.Missing, // it may only be read
+	"25006": cloudpal.Missing,  // it may only be read
+	"3D000": cloudpal.NotExist, // the database
 	"XX001": cloudpal.Corrupt,
 	"XX002": cloudpal.Corrupt,
 }

@@ -1,12 +1,14 @@
 package ledger
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"reflect"
+	"slices"
 	"sync"
 	"testing"
 
@@ -105,6 +107,116 @@ func suite(t *testing.T, open func(t *testing.T) Ledger) {
 		}
 		if len(won) != tickets {
 			t.Errorf("%d tickets were spent, want %d", len(won), tickets)
+		}
+	})
+	t.Run("one of many wins, and all are told who", func(t *testing.T) {
+		l := open(t)
+		const clients = 24
+		for n := range 30 {
+			won := make([]int, clients)
+			var all sync.WaitGroup
+			for c := range clients {
+				all.Go(func() {
+					there, err := l.Spend(t.Context(), epoch, []Row{row(2000+n, c+1)})
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					won[c] = tagOf(there[0])
+				})
+			}
+			all.Wait()
+			there, err := l.Look(t.Context(), epoch, []Serial{serial(2000 + n)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !reflect.DeepEqual(there[0], row(2000+n, won[0])) || len(slices.Compact(won)) != 1 {
+				t.Fatalf("ticket %d: they are told %v, and there is %v", n, won, there[0])
+			}
+		}
+	})
+	t.Run("evidence", func(t *testing.T) {
+		l := open(t)
+		most := Row{Serial: serial(3000), Tag: ticket.Tag{1}, Evidence: bytes.Repeat([]byte{0, 0xff}, MaxEvidence/2)}
+		bare := Row{Serial: serial(3001), Tag: ticket.Tag{2}}
+		empty := Row{Serial: serial(3002), Tag: ticket.Tag{3}, Evidence: []byte{}}
+		zero := Row{Tag: ticket.Tag{4}}
+		rows := []Row{most, bare, empty, zero}
+		for range 2 {
+			for i, got := range spend(t, l, rows...) {
+				if got.Tag != rows[i].Tag || !bytes.Equal(got.Evidence, rows[i].Evidence) {
+					t.Errorf("row %d: got %v", i, got)
+				}
+			}
+			l.Close()
+			l = open(t)
+		}
+	})
+	t.Run("as many as can be", func(t *testing.T) {
+		l := open(t)
+		rows, serials := make([]Row, maxRows), make([]Serial, maxRows)
+		for n := range rows {
+			rows[n] = row(10_000+n/2, n+1) // each twice
+			serials[n] = rows[n].Serial
+		}
+		first := spend(t, l, rows...)
+		again, err := l.Look(t.Context(), epoch, serials)
+		if err != nil || !reflect.DeepEqual(first, again) {
+			t.Errorf("another look finds others, %v", err)
+		}
+		for n, r := range first {
+			if tagOf(r) != n/2*2+1 {
+				t.Fatalf("ticket %d is spent for %d", n/2, tagOf(r))
+			}
+		}
+	})
+	t.Run("dropped while it is used", func(t *testing.T) {
+		l := open(t)
+		const old = ticket.Epoch(30)
+		var all sync.WaitGroup
+		begun := make(chan struct{}, 100)
+		for c := range 8 {
+			all.Go(func() {
+				for n := 0; ; n++ {
+					there, err := l.Spend(t.Context(), old, []Row{row(c, c), row(n%50, c)})
+					if errors.Is(err, cloudpal.Exhausted) {
+						return
+					}
+					if err != nil || len(there) != 2 || there[0].Serial != serial(c) {
+						t.Errorf("got %v, %v", there, err)
+						return
+					}
+					select {
+					case begun <- struct{}{}:
+					default:
+					}
+				}
+			})
+		}
+		for range cap(begun) {
+			<-begun
+		}
+		if err := l.Drop(t.Context(), old); err != nil {
+			t.Error(err)
+		}
+		if _, err := l.Look(t.Context(), old, []Serial{serial(1)}); !errors.Is(err, cloudpal.Exhausted) {
+			t.Errorf("got %v, want %v", err, cloudpal.Exhausted)
+		}
+		all.Wait()
+	})
+	t.Run("closed", func(t *testing.T) {
+		l := open(t)
+		for range 2 {
+			if err := l.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_, spent := l.Spend(t.Context(), epoch, []Row{row(1, 1)})
+		_, looked := l.Look(t.Context(), epoch, []Serial{serial(1)})
+		for _, err := range []error{spent, looked, l.Drop(t.Context(), 40)} {
+			if !errors.Is(err, cloudpal.Missing) {
+				t.Errorf("got %v, want %v", err, cloudpal.Missing)
+			}
 		}
 	})
 	t.Run("what is dropped stays so", func(t *testing.T) {
