@@ -180,17 +180,15 @@ func (r TabRequest) Check() error {
 // A Stage is how a tab stands.
 type Stage string
 
-// The stages. Money brings a tab from each of the first four back to Funded.
+// The stages. Money brings a tab back from each to Funded; what was deleted stays so.
 //
 //	unpaid ─► funded ─► napping ─► sealed ─► deleted
-//	             any ─► closed
 const (
-	Unpaid      Stage = "unpaid" // nothing was paid yet
-	Funded      Stage = "funded"
-	TabNapping  Stage = "napping" // its money is at an end: the pal naps
-	TabSealed   Stage = "sealed"  // the pal is sealed
-	TabDeleted  Stage = "deleted" // the pal is deleted
-	TabFinished Stage = "closed"
+	Unpaid     Stage = "unpaid" // nothing was paid yet
+	Funded     Stage = "funded"
+	TabNapping Stage = "napping" // its money is at an end: the pal naps
+	TabSealed  Stage = "sealed"  // the pal is sealed
+	TabDeleted Stage = "deleted" // the pal is deleted
 )
 
 // A Tab is one pal's account.
@@ -199,7 +197,8 @@ type Tab struct {
 	Request   TabRequest    `json:"request"`
 	Offer     ticket.Digest `json:"offer"` // whose tariff counts
 	Stage     Stage         `json:"stage"`
-	Reason    string        `json:"reason,omitempty"` // of the stage, where it is not money
+	Closed    bool          `json:"closed,omitempty"`
+	Reason    string        `json:"reason,omitempty"` // of a stage after Funded
 	Paid      ticket.Units  `json:"paid"`             // with tickets that are due, those refused left out
 	Pending   ticket.Units  `json:"pending"`          // of Paid, what the mint has not confirmed yet
 	Ahead     ticket.Units  `json:"ahead"`            // with tickets that are not due yet; not in Paid

@@ -1,0 +1,574 @@
+package till
+
+import (
+	"crypto/ed25519"
+	"errors"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/tradle/cloudpal"
+	"github.com/tradle/cloudpal/center/api"
+	mint "github.com/tradle/cloudpal/mint/api"
+	"github.com/tradle/cloudpal/ticket"
+)
+
+func TestAPalLivesOnTickets(t *testing.T) {
+	t.Parallel()
+	b := newBank(t, newClock())
+	s, p := newShop(t, b), newPayer(t, b)
+	s.tab(p)
+	if stage, _ := s.Stage(p.account, p.request.WireGuard); stage != api.Unpaid {
+		t.Errorf("before it is paid it is %s", stage)
+	}
+	r := p.pays(s.Till, p.buy(ticket.Paid, 64, 82), time.Time{})
+	first := s.pay(p, r)
+	if first.Tab != p.request.ID || first.Amount != 64 {
+		t.Errorf("the center's word is %+v", first)
+	}
+	// The first is with the mint before the word is given.
+	if got := b.deposited(); got != 64 {
+		t.Errorf("the mint has %d units, want 64", got)
+	}
+	if stage, _ := s.Stage(p.account, p.request.WireGuard); stage != api.Funded {
+		t.Errorf("paid it is %s", stage)
+	}
+	if again := s.pay(p, r); again.At != first.At || again.Contract != first.Contract {
+		t.Errorf("sent again it is %+v, want %+v", again, first)
+	}
+	s.pay(p, p.pays(s.Till, p.buy(ticket.Paid, 64, 82), time.Time{}))
+	if v := s.look(p); v.Paid != 128 || v.Pending != 64 {
+		t.Errorf("paid %d, pending %d; want 128 and 64", v.Paid, v.Pending)
+	}
+	// A day awake is 64 units.
+	use := s.works(p, Use{}, 12*time.Hour+time.Minute)
+	s.agree(p)
+	if v := s.look(p); v.Used != 32 || v.Signed != 8 {
+		t.Errorf("after half a day %d are used, %d countersigned; want 32 and 8", v.Used, v.Signed)
+	}
+	s.works(p, use, time.Minute)
+	s.agree(p)
+	if v := s.look(p); v.Signed != 32 || v.Rate != 64 || v.Ends.Sub(b.now()).Round(time.Hour) != 24*time.Hour {
+		t.Errorf("it is %+v: one slice above what is countersigned is a day", v)
+	}
+	s.Deposit(t.Context())
+	closed := s.closeTab(p)
+	record, err := ticket.ParseRecord(closed.Meter.Record)
+	center := s.Center()
+	if err != nil || record.Used != 32 || !record.Signed(center[:], closed.Meter.Signature) {
+		t.Errorf("the final record is %+v (%v)", record, err)
+	}
+	var back ticket.Units
+	for _, r := range closed.Refunds {
+		back += p.refund(s.Center(), r)
+	}
+	if want := 128 - record.Used; back != want-1 && back != want {
+		t.Errorf("%d units come back of 128 when %d are used", back, record.Used)
+	}
+	if back+s.closedUsed(closed) != 128 {
+		t.Errorf("%d come back and %d are used: not 128", back, s.closedUsed(closed))
+	}
+	if again := s.closeTab(p); !slices.Equal(again.Meter.Signature, closed.Meter.Signature) {
+		t.Error("closed again the end is another")
+	}
+	if stage, _ := s.Stage(p.account, p.request.WireGuard); stage != api.Funded {
+		t.Errorf("before the next review it is %s", stage)
+	}
+	s.Review()
+	if stage, why := s.Stage(p.account, p.request.WireGuard); stage != api.TabNapping || why != "its tab is closed" {
+		t.Errorf("after it is closed the pal is %s: %s", stage, why)
+	}
+}
+
+func (s *shop) closedUsed(c api.Closed) ticket.Units {
+	r, err := ticket.ParseRecord(c.Meter.Record)
+	if err != nil {
+		s.tb.Fatal(err)
+	}
+	return r.Used
+}
+
+// A rest of any size comes back to the unit.
+func TestExactChange(t *testing.T) {
+	t.Parallel()
+	b := newBank(t, newClock())
+	s := newShop(t, b)
+	for _, used := range []ticket.Units{0, 1, 17, 63, 64, 65, 100, 127, 128} {
+		p := newPayer(t, b)
+		s.tab(p)
+		for range 2 {
+			s.pay(p, p.pays(s.Till, p.buy(ticket.Paid, 64, 82), time.Time{}))
+			b.set(b.now().Add(5 * time.Minute))
+			s.Deposit(t.Context())
+		}
+		tb, err := s.find(p.account, p.request.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.count(p, Use{})
+		tb.mu.Lock()
+		tb.Count.Nano = uint64(used) * nano
+		tb.mu.Unlock()
+		if used > 64 {
+			s.count(p, Use{})
+			s.agree(p)
+		}
+		closed := s.closeTab(p)
+		got := s.closedUsed(closed)
+		var back ticket.Units
+		for _, r := range closed.Refunds {
+			back += p.refund(s.Center(), r)
+		}
+		// Each ticket that the mint has costs a unit at least.
+		if want := max(used, 2); got != want || back != 128-want {
+			t.Errorf("of 128 with %d used the record says %d and %d come back, want %d", used, got, back, 128-want)
+		}
+	}
+}
+
+// Tickets that are not good, or not for this, are refused, and cost nothing.
+func TestBadPayments(t *testing.T) {
+	t.Parallel()
+	b := newBank(t, newClock())
+	s, p, other := newShop(t, b), newPayer(t, b), newPayer(t, b)
+	s.tab(p)
+	s.tab(other)
+	good := func() (ticket.Ticket, api.PayRequest) {
+		ticket := p.buy(ticket.Paid, 64, 82)
+		return ticket, p.pays(s.Till, ticket, time.Time{})
+	}
+	signed := func(change func(*api.PayRequest)) api.PayRequest {
+		with, r := good()
+		change(&r)
+		p.sign(s.Till, with, &r)
+		return r
+	}
+	changed := func(change func(*api.PayRequest)) api.PayRequest {
+		_, r := good()
+		change(&r)
+		return r
+	}
+	forged := func() api.PayRequest {
+		with, r := good()
+		with.Token.Authenticator[7] ^= 1
+		p.sign(s.Till, with, &r)
+		return r
+	}
+	for what, c := range map[string]struct {
+		pay  api.PayRequest
+		want cloudpal.Kind
+	}{
+		"empty":                {api.PayRequest{}, cloudpal.Invalid},
+		"truncated":            {changed(func(r *api.PayRequest) { r.Spend = r.Spend[:len(r.Spend)-1] }), cloudpal.Invalid},
+		"longer":               {changed(func(r *api.PayRequest) { r.Spend = append(r.Spend, 0) }), cloudpal.Invalid},
+		"huge":                 {changed(func(r *api.PayRequest) { r.Spend = make([]byte, 1<<20) }), cloudpal.Invalid},
+		"another nonce":        {changed(func(r *api.PayRequest) { r.Nonce[0] ^= 1 }), cloudpal.Denied},
+		"another blank":        {changed(func(r *api.PayRequest) { r.Blank[0] ^= 1 }), cloudpal.Denied},
+		"another time":         {changed(func(r *api.PayRequest) { r.NotBefore = 1 }), cloudpal.Denied},
+		"no signature":         {changed(func(r *api.PayRequest) { clear(r.Spend[len(r.Spend)-64:]) }), cloudpal.Denied},
+		"no ticket of a mint":  {forged(), cloudpal.Denied},
+		"another public key":   {changed(func(r *api.PayRequest) { r.Spend[ticket.TokenSize] ^= 1 }), cloudpal.Invalid},
+		"an offer of nobody's": {signed(func(r *api.PayRequest) { r.Offer[0] ^= 1 }), cloudpal.Invalid},
+		"a short nonce":        {changed(func(r *api.PayRequest) { r.Nonce = r.Nonce[:15] }), cloudpal.Invalid},
+		"another amount":       {signed(func(r *api.PayRequest) { r.Amount = 16 }), cloudpal.Invalid},
+		"an amount of none":    {changed(func(r *api.PayRequest) { r.Amount = 65 }), cloudpal.Invalid},
+		"next century":         {signed(func(r *api.PayRequest) { r.NotBefore = start.AddDate(100, 0, 0).Unix() }), cloudpal.Invalid},
+		"beyond time":          {changed(func(r *api.PayRequest) { r.NotBefore = 1 << 62 }), cloudpal.Invalid},
+		"a free one":           {p.pays(s.Till, p.buy(ticket.Free, 64, 82), time.Time{}), cloudpal.Invalid},
+		"when its key is over": {p.pays(s.Till, p.buy(ticket.Paid, 64, 82), ticket.Epoch(82).SpendEnds()), cloudpal.Invalid},
+	} {
+		_, err := s.Pay(t.Context(), p.account, p.request.ID, c.pay)
+		if !errors.Is(err, c.want) {
+			t.Errorf("%s: %v, want %v", what, err, c.want)
+		}
+	}
+	if v := s.look(p); v.Paid+v.Ahead+v.Pending != 0 || b.deposited() != 0 {
+		t.Errorf("bad tickets were taken: %+v", v)
+	}
+	// A good one is for its own tab, and its own account.
+	_, r := good()
+	if _, err := s.Pay(t.Context(), other.account, other.request.ID, r); !errors.Is(err, cloudpal.Denied) {
+		t.Errorf("on another's tab: %v", err)
+	}
+	if _, err := s.Pay(t.Context(), other.account, p.request.ID, r); !errors.Is(err, cloudpal.NotExist) {
+		t.Errorf("on a tab of another account: %v", err)
+	}
+	s.pay(p, r)
+	// The ticket again, for another contract.
+	spent := mustSpend(t, r.Spend)
+	with := p.tickets[spent.Serial()]
+	r.Nonce[3] ^= 1
+	p.sign(s.Till, with, &r)
+	if _, err := s.Pay(t.Context(), p.account, p.request.ID, r); !errors.Is(err, cloudpal.Denied) {
+		t.Errorf("one ticket twice on one tab: %v", err)
+	}
+	elsewhere := other.pays(s.Till, with, time.Time{})
+	if _, err := s.Pay(t.Context(), other.account, other.request.ID, elsewhere); !errors.Is(err, cloudpal.Denied) {
+		t.Errorf("one ticket on two tabs: %v", err)
+	}
+}
+
+func mustSpend(t *testing.T, b []byte) ticket.Spend {
+	t.Helper()
+	s, err := ticket.ParseSpend(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// Who spends one ticket at two centers has service at one: first tickets are asked
+// about before; later ones end the service when the mint shows what was signed.
+func TestDoubleSpendAtTwoCenters(t *testing.T) {
+	t.Parallel()
+	b := newBank(t, newClock())
+	one, two := newShop(t, b), newShop(t, b)
+	p := newPayer(t, b)
+	one.tab(p)
+	two.tab(p)
+	same := p.buy(ticket.Paid, 64, 82)
+	one.pay(p, p.pays(one.Till, same, time.Time{}))
+	if _, err := two.Pay(t.Context(), p.account, p.request.ID, p.pays(two.Till, same, time.Time{})); !errors.Is(err, cloudpal.Denied) {
+		t.Errorf("the second center takes it: %v", err)
+	}
+	if stage, _ := two.Stage(p.account, p.request.WireGuard); stage != api.Unpaid {
+		t.Errorf("the second center's tab is %s", stage)
+	}
+	// The second center is paid honestly, then with a ticket that the first has too.
+	two.pay(p, p.pays(two.Till, p.buy(ticket.Paid, 64, 82), time.Time{}))
+	same = p.buy(ticket.Paid, 64, 82)
+	two.pay(p, p.pays(two.Till, same, time.Time{}))
+	one.pay(p, p.pays(one.Till, same, time.Time{}))
+	if v := two.look(p); v.Paid != 128 || v.Stage != api.Funded {
+		t.Errorf("until the mint is asked it is %+v", v)
+	}
+	b.set(start.Add(5 * time.Minute))
+	one.Deposit(t.Context())
+	two.Deposit(t.Context())
+	two.Review()
+	v := two.look(p)
+	if v.Paid != 64 || v.Stage != api.TabNapping || len(v.Refused) != 2 || v.Reason == "" {
+		t.Errorf("after the mint was asked it is %+v", v)
+	}
+	two.again()
+	two.Review()
+	if v := two.look(p); v.Stage != api.TabNapping || len(v.Refused) != 2 {
+		t.Errorf("after a restart it is %+v", v)
+	}
+	// The evidence is kept: it proves what was signed, to anybody.
+	tb, _ := two.find(p.account, p.request.ID)
+	for _, pay := range tb.payments {
+		if pay.Is != refused {
+			continue
+		}
+		e, err := mint.ParseEvidence(pay.Evidence)
+		if err != nil || e.Proves(issuer, b.press(ticket.Paid, 64, 82).Key, pay.spend.Serial(), pay.contract) != nil {
+			t.Errorf("what is kept proves nothing: %v", err)
+		}
+	}
+	// A good ticket brings it back, but not before the mint has it.
+	b.fault(func() { b.down = true })
+	r := p.pays(two.Till, p.buy(ticket.Paid, 64, 82), time.Time{})
+	if _, err := two.Pay(t.Context(), p.account, p.request.ID, r); !errors.Is(err, cloudpal.Missing) {
+		t.Errorf("when the mint is away: %v", err)
+	}
+	if v := two.look(p); v.Stage != api.TabNapping {
+		t.Errorf("unseen by the mint it is %s", v.Stage)
+	}
+	b.fault(func() { b.down = false })
+	two.pay(p, r)
+	if v := two.look(p); v.Stage != api.Funded || v.Paid != 128 {
+		t.Errorf("paid well it is %+v", v)
+	}
+}
+
+// Tickets are taken to the mint one by one, after at least a minute and within the
+// grace, in no order.
+func TestDepositsAreSpread(t *testing.T) {
+	t.Parallel()
+	b := newBank(t, newClock())
+	s := newShop(t, b)
+	var all []*payer
+	for range 8 {
+		p := newPayer(t, b)
+		s.tab(p)
+		s.pay(p, p.pays(s.Till, p.buy(ticket.Paid, 64, 82), time.Time{}))
+		all = append(all, p)
+	}
+	for _, p := range all {
+		for range 3 {
+			s.pay(p, p.pays(s.Till, p.buy(ticket.Paid, 64, 82), time.Time{}))
+		}
+	}
+	b.fault(func() { b.times = nil })
+	for at := start; at.Before(start.Add(6 * time.Minute)); at = at.Add(time.Second) {
+		b.set(at)
+		s.Deposit(t.Context())
+	}
+	if len(b.times) != 24 {
+		t.Fatalf("the mint has %d, want 24", len(b.times))
+	}
+	distinct := map[time.Time]bool{}
+	for _, at := range b.times {
+		distinct[at] = true
+		if d := at.Sub(start); d < time.Minute || d > 5*time.Minute {
+			t.Errorf("one came after %v", d)
+		}
+	}
+	if len(distinct) < 15 {
+		t.Errorf("24 tickets came at %d moments", len(distinct))
+	}
+}
+
+// Post-dated slices keep a pal going while its person is away, are taken when they
+// are due and not before, and can be taken back until then.
+func TestPostDatedSlices(t *testing.T) {
+	t.Parallel()
+	b := newBank(t, newClock())
+	s, p := newShop(t, b), newPayer(t, b)
+	s.tab(p)
+	s.pay(p, p.pays(s.Till, p.buy(ticket.Paid, 64, 82), time.Time{}))
+	var ahead []ticket.Ticket
+	for day := range 3 {
+		with := p.buy(ticket.Paid, 64, 82)
+		ahead = append(ahead, with)
+		s.pay(p, p.pays(s.Till, with, start.Add(time.Duration(day+1)*23*time.Hour)))
+	}
+	if v := s.look(p); v.Paid != 64 || v.Ahead != 3*64 || !v.NextAhead.Equal(start.Add(23*time.Hour)) {
+		t.Errorf("it is %+v", v)
+	}
+	s.again()
+	use := Use{}
+	for day := range 3 {
+		if day == 2 {
+			b.swap(t, ahead[2]) // the person takes the last one back
+		}
+		for range 8 {
+			use = s.works(p, use, 3*time.Hour)
+			if m, _ := s.Meter(p.account, p.request.ID); len(m.Record) > 0 {
+				s.agree(p)
+			}
+			s.Deposit(t.Context())
+		}
+		if stage, why := s.Stage(p.account, p.request.WireGuard); day < 2 && stage != api.Funded {
+			t.Errorf("on day %d it is %s: %s", day+1, stage, why)
+		}
+	}
+	// Three days of money are used, and the fourth ticket is gone: no cheating.
+	v := s.look(p)
+	if got := b.deposited(); got != 3*64 || v.Paid != 3*64 || len(v.Refused) != 0 {
+		t.Errorf("the mint has %d, the tab is %+v", got, v)
+	}
+	s.works(p, use, time.Hour)
+	if stage, why := s.Stage(p.account, p.request.WireGuard); stage != api.TabNapping || why != "its money is at an end" {
+		t.Errorf("at the end it is %s: %s", stage, why)
+	}
+}
+
+// When the money ends the pal naps, is sealed and is deleted, each told before with
+// its date; money brings it back.
+func TestTheEndIsAnnounced(t *testing.T) {
+	t.Parallel()
+	b := newBank(t, newClock())
+	s, p := newShop(t, b), newPayer(t, b)
+	s.tab(p)
+	s.pay(p, p.pays(s.Till, p.buy(ticket.Paid, 64, 82), time.Time{}))
+	use := s.works(p, Use{}, 12*time.Hour)
+	s.agree(p)
+	use = s.works(p, use, 13*time.Hour)
+	told := s.told(p)
+	due := told[api.NapDue]
+	napped := told[api.Napped]
+	if due.Time.After(napped.Time.Add(-5*time.Hour)) || due.Due.Sub(napped.Time).Abs() > 10*time.Minute {
+		t.Errorf("the nap at %v was told at %v, for %v", napped.Time, due.Time, due.Due)
+	}
+	seal, deletion := told[api.SealDue], told[api.DeletionDue]
+	if !seal.Due.Equal(napped.Time.Add(3*24*time.Hour)) || !deletion.Due.Equal(napped.Time.Add(30*24*time.Hour)) {
+		t.Errorf("sealed %v, deleted %v after the nap", seal.Due.Sub(napped.Time), deletion.Due.Sub(napped.Time))
+	}
+	if v := s.look(p); !v.Seals.Equal(seal.Due) || !v.Deletes.Equal(deletion.Due) || v.Reason != "its money is at an end" {
+		t.Errorf("the tab is %+v", v)
+	}
+	stages := s.wait(p, seal.Due.Add(-time.Minute))
+	if stages != api.TabNapping {
+		t.Errorf("before its time it is %s", stages)
+	}
+	if got := s.wait(p, seal.Due.Add(time.Minute)); got != api.TabSealed {
+		t.Errorf("after its time it is %s", got)
+	}
+	// Money brings it back, from wherever it is.
+	s.pay(p, p.pays(s.Till, p.buy(ticket.Paid, 64, 82), time.Time{}))
+	s.agree(p)
+	s.Review()
+	if stage, why := s.Stage(p.account, p.request.WireGuard); stage != api.Funded {
+		t.Errorf("paid again it is %s: %s", stage, why)
+	}
+	use = s.works(p, use, 24*time.Hour)
+	napped = s.told(p)[api.Napped]
+	deletion = s.told(p)[api.DeletionDue]
+	if got := s.wait(p, deletion.Due.Add(-time.Hour)); got != api.TabSealed {
+		t.Errorf("an hour before it is to be deleted it is %s", got)
+	}
+	if got := s.wait(p, deletion.Due.Add(time.Minute)); got != api.TabDeleted {
+		t.Errorf("a month after its money ended it is %s", got)
+	}
+	if told := s.told(p); told[api.PalDeleted].Time.Before(deletion.Due) {
+		t.Errorf("deleted at %v, which was told for %v", told[api.PalDeleted].Time, deletion.Due)
+	}
+}
+
+// told returns the last event of each kind.
+func (s *shop) told(p *payer) map[api.What]api.Event {
+	s.tb.Helper()
+	list, err := s.Events(s.tb.Context(), p.account, p.request.ID, 0, 0)
+	if err != nil {
+		s.tb.Fatal(err)
+	}
+	last := map[api.What]api.Event{}
+	for _, e := range list {
+		last[e.What] = e
+	}
+	return last
+}
+
+// wait lets time go by, with the center at work.
+func (s *shop) wait(p *payer, until time.Time) api.Stage {
+	for at := s.bank.now(); at.Before(until); at = at.Add(50 * time.Second) {
+		s.bank.set(at)
+		s.Review()
+	}
+	s.bank.set(until)
+	s.Review()
+	stage, _ := s.Stage(p.account, p.request.WireGuard)
+	return stage
+}
+
+// Time in which the center was not there, or its clock was wrong, deletes nobody.
+func TestNobodyIsDeletedForACentersAbsence(t *testing.T) {
+	t.Parallel()
+	b := newBank(t, newClock())
+	s, p := newShop(t, b), newPayer(t, b)
+	s.tab(p)
+	s.pay(p, p.pays(s.Till, p.buy(ticket.Paid, 64, 82), time.Time{}))
+	s.works(p, Use{}, 30*time.Hour) // nobody countersigns: it naps after a slice
+	before := s.told(p)[api.DeletionDue]
+	if stage, _ := s.Stage(p.account, p.request.WireGuard); stage != api.TabNapping {
+		t.Fatalf("it is %s", stage)
+	}
+	s.again()
+	b.set(b.now().Add(100 * 24 * time.Hour))
+	s.Review()
+	if stage, _ := s.Stage(p.account, p.request.WireGuard); stage != api.TabNapping {
+		t.Errorf("after the center was away it is %s", stage)
+	}
+	after := s.told(p)[api.DeletionDue]
+	if got := after.Due.Sub(before.Due).Round(time.Hour); got != 100*24*time.Hour || !after.Due.After(b.now()) {
+		t.Errorf("its deletion is told for %v, %v later than before", after.Due, got)
+	}
+	b.set(b.now().AddDate(-1, 0, 0)) // and a clock that goes back
+	s.Review()
+	if stage, _ := s.Stage(p.account, p.request.WireGuard); stage != api.TabNapping {
+		t.Errorf("with a clock that is behind it is %s", stage)
+	}
+}
+
+// A center claims no more than what was countersigned and a slice.
+func TestClaimsAreCountersigned(t *testing.T) {
+	t.Parallel()
+	b := newBank(t, newClock())
+	s, p := newShop(t, b), newPayer(t, b)
+	s.tab(p)
+	for range 3 {
+		s.pay(p, p.pays(s.Till, p.buy(ticket.Paid, 64, 82), time.Time{}))
+	}
+	use := s.works(p, Use{}, 4*time.Hour)
+	s.agree(p)
+	// The pal's side falls silent; the center goes on for a slice, and stops.
+	s.Deposit(t.Context())
+	s.works(p, use, 48*time.Hour)
+	v := s.look(p)
+	if v.Stage != api.TabNapping || v.Reason != "its use is not countersigned" {
+		t.Errorf("it is %+v", v)
+	}
+	closed := s.closeTab(p)
+	if got := s.closedUsed(closed); got != v.Signed+64 {
+		t.Errorf("the center claims %d, want %d and a slice", got, v.Signed)
+	}
+	// What is countersigned is by the tab's key, and just the last record.
+	p.anew()
+	s.tab(p)
+	s.pay(p, p.pays(s.Till, p.buy(ticket.Paid, 64, 82), time.Time{}))
+	s.works(p, use, 6*time.Hour)
+	m, err := s.Meter(p.account, p.request.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := ticket.ParseRecord(m.Record)
+	center := s.Center()
+	if err != nil || !r.Signed(center[:], m.Signature) || r.Follows(nil) != nil {
+		t.Fatalf("record %+v (%v)", r, err)
+	}
+	_, stranger, _ := ed25519.GenerateKey(nil)
+	if _, err := s.Countersign(p.account, p.request.ID, api.CountersignRequest{Record: m.Record, Signature: r.Sign(stranger)}); !errors.Is(err, cloudpal.Denied) {
+		t.Errorf("countersigned by a stranger: %v", err)
+	}
+	r.Used--
+	if _, err := s.Countersign(p.account, p.request.ID, api.CountersignRequest{Record: r.Append(nil), Signature: r.Sign(p.counter)}); !errors.Is(err, cloudpal.Exist) {
+		t.Errorf("another record countersigned: %v", err)
+	}
+}
+
+// While the mint is away a tab goes on for a slice that it cannot confirm, and no
+// further; when it is back everything is taken to it.
+func TestTheMintIsAwayAndBack(t *testing.T) {
+	t.Parallel()
+	b := newBank(t, newClock())
+	s, p := newShop(t, b), newPayer(t, b)
+	s.tab(p)
+	r := p.pays(s.Till, p.buy(ticket.Paid, 64, 82), time.Time{})
+	if err := s.keys.refresh(t.Context(), b.now()); err != nil {
+		t.Fatal(err)
+	}
+	b.fault(func() { b.down = true })
+	if _, err := s.Pay(t.Context(), p.account, p.request.ID, r); !errors.Is(err, cloudpal.Missing) || cloudpal.HintOf(err) == "" {
+		t.Errorf("a first ticket when the mint is away: %v", err)
+	}
+	if stage, _ := s.Stage(p.account, p.request.WireGuard); stage != api.Unpaid {
+		t.Errorf("it is %s", stage)
+	}
+	// The answer of the mint gets lost, too.
+	b.fault(func() { b.down, b.loses = false, 1 })
+	if _, err := s.Pay(t.Context(), p.account, p.request.ID, r); !errors.Is(err, cloudpal.Missing) {
+		t.Errorf("when its answer gets lost: %v", err)
+	}
+	s.pay(p, r)
+	if got := b.deposited(); got != 64 {
+		t.Errorf("the mint has %d, want 64", got)
+	}
+	b.fault(func() { b.down = true })
+	for range 3 {
+		s.pay(p, p.pays(s.Till, p.buy(ticket.Paid, 64, 82), time.Time{}))
+	}
+	s.again() // with the mint away
+	use := Use{}
+	for range 16 {
+		use = s.works(p, use, 3*time.Hour)
+		if m, _ := s.Meter(p.account, p.request.ID); len(m.Record) > 0 {
+			s.agree(p)
+		}
+		s.Deposit(t.Context())
+	}
+	s.works(p, use, 2*time.Hour)
+	if v := s.look(p); v.Stage != api.TabNapping || v.Paid != 4*64 || v.Pending != 3*64 {
+		t.Errorf("with one slice confirmed and one on trust used it is %+v", v)
+	}
+	b.fault(func() { b.down = false })
+	for range 20 {
+		b.set(b.now().Add(maxBackoff))
+		s.Deposit(t.Context())
+		s.Review()
+	}
+	if v := s.look(p); v.Stage != api.Funded || v.Pending != 0 || b.deposited() != 4*64 {
+		t.Errorf("when it is back it is %+v, and the mint has %d", v, b.deposited())
+	}
+}
