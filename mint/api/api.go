@@ -259,8 +259,9 @@ type Directory struct {
 
 // An Account is what the mint owes a center.
 type Account struct {
-	Balance  ticket.Units `json:"balance"`
-	Held     ticket.Units `json:"held"` // of it, for open disputes
+	Balance  ticket.Units `json:"balance"` // for paid tickets
+	Free     ticket.Units `json:"free"`    // for free ones, which it pays nothing for
+	Held     ticket.Units `json:"held"`    // of it, for open disputes
 	Deposits []Deposit    `json:"deposits"`
 }
 

@@ -229,22 +229,22 @@ func (c *CenterClient) Deposit(ctx context.Context, p ticket.PayContract, s tick
 	r := DepositRequest{
 		Spend: s.Append(nil), Center: p.Center[:], Hidden: p.Hidden[:], Amount: p.Amount, NotBefore: p.NotBefore.UTC(), Blank: p.Blank[:],
 	}
-	return ask[Receipt](ctx, c.Client, question{op: "deposit a ticket", path: "/v1/deposits", body: r, key: c.key})
+	return ask[Receipt](ctx, c.Client, question{op: "deposit a ticket", path: "/v1/deposits", body: r, key: c.key, at: c.now()})
 }
 
 // Account returns the center's account with its deposits after number after.
 func (c *CenterClient) Account(ctx context.Context, after int64) (Account, error) {
-	return ask[Account](ctx, c.Client, question{op: "ask what the mint owes", path: "/v1/account?after=" + strconv.FormatInt(after, 10), key: c.key})
+	return ask[Account](ctx, c.Client, question{op: "ask what the mint owes", path: "/v1/account?after=" + strconv.FormatInt(after, 10), key: c.key, at: c.now()})
 }
 
 // Disputes returns what is open against the center.
 func (c *CenterClient) Disputes(ctx context.Context) ([]Dispute, error) {
-	return ask[[]Dispute](ctx, c.Client, question{op: "ask for disputes", path: "/v1/disputes", key: c.key})
+	return ask[[]Dispute](ctx, c.Client, question{op: "ask for disputes", path: "/v1/disputes", key: c.key, at: c.now()})
 }
 
 // Answer answers a dispute.
 func (c *CenterClient) Answer(ctx context.Context, dispute string, r AnswerRequest) (Dispute, error) {
-	return ask[Dispute](ctx, c.Client, question{op: "answer a dispute", path: "/v1/disputes/" + url.PathEscape(dispute), body: r, key: c.key})
+	return ask[Dispute](ctx, c.Client, question{op: "answer a dispute", path: "/v1/disputes/" + url.PathEscape(dispute), body: r, key: c.key, at: c.now()})
 }
 
 // A question is one request. With a body it is a POST, else a GET.
@@ -253,6 +253,7 @@ type question struct {
 	path string
 	body any
 	key  ed25519.PrivateKey // that signs it; nil: nobody's
+	at   time.Time          // when
 }
 
 func (q question) request(ctx context.Context, base string) (*http.Request, error) {
@@ -274,6 +275,11 @@ func (c *Client) octets(ctx context.Context, q question) ([]byte, error) {
 	r, err := q.request(ctx, c.base)
 	if err != nil {
 		return nil, cloudpal.E(q.op, cloudpal.Invalid, err)
+	}
+	if q.key != nil {
+		if err := SignRequest(r, q.key, q.at); err != nil {
+			return nil, cloudpal.E(q.op, "", err)
+		}
 	}
 	resp, err := c.http.Do(r)
 	if err != nil {
