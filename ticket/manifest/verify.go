@@ -44,19 +44,32 @@ func (t *Trust) Verify(b *Bundle, e ticket.Epoch, seen Checkpoint, now time.Time
 	if err := p.checkTree(b, top, seen); err != nil {
 		return nil, cloudpal.E(op, "", err)
 	}
-	h, err := p.read(b.Entries)
+	h, err := p.read(b.Entries, now)
 	if err != nil {
 		return nil, cloudpal.E(op, "", err)
-	}
-	if h.newest > ticket.EpochAt(now)+1 {
-		return nil, cloudpal.E(op, cloudpal.Denied, errors.New("the log has keys for more than a month ahead")).
-			WithHint("see whether this computer's clock is right")
 	}
 	m, err := h.manifest(b, e)
 	if err != nil {
 		return nil, cloudpal.E(op, "", err)
 	}
 	return m, nil
+}
+
+// Check refuses entries that Verify would refuse whatever their checkpoint is: for a
+// mint, since what is in its log stays there.
+func (t *Trust) Check(entries []Entry, now time.Time) error {
+	op := fmt.Sprintf("check the log of %q", t.Issuer)
+	p, err := t.open()
+	if err != nil {
+		return cloudpal.E(op, cloudpal.Invalid, err)
+	}
+	if len(entries) > maxEntries {
+		return cloudpal.E(op, cloudpal.Exhausted, fmt.Errorf("it has %d entries; %d are the most", len(entries), maxEntries))
+	}
+	if _, err := p.read(entries, now); err != nil {
+		return cloudpal.E(op, "", err)
+	}
+	return nil
 }
 
 // checkCosigned reads a checkpoint that the log signed and enough witnesses cosigned,
@@ -156,7 +169,7 @@ type history struct {
 
 // read reads a log from its first entry and refuses one that a mint that is honest
 // would not write.
-func (p *parties) read(entries []Entry) (*history, error) {
+func (p *parties) read(entries []Entry, now time.Time) (*history, error) {
 	h := &history{
 		issuer:   p.root.Name(),
 		listings: map[ticket.Epoch]*Listing{},
@@ -171,6 +184,10 @@ func (p *parties) read(entries []Entry) (*history, error) {
 		if err != nil {
 			return nil, cloudpal.E(fmt.Sprintf("entry %d of the log", i), "", err)
 		}
+	}
+	if h.newest > ticket.EpochAt(now)+1 {
+		return nil, cloudpal.E("", cloudpal.Denied, errors.New("the log has keys for more than a month ahead")).
+			WithHint("see whether this computer's clock is right")
 	}
 	return h, nil
 }
