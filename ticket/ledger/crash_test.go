@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -78,6 +79,14 @@ func openChild(ctx context.Context, where string) (Ledger, error) {
 		return OpenPebble(at)
 	case "postgres":
 		return OpenPostgres(ctx, at)
+	case "failing":
+		var dir string
+		var n int64
+		var why syscall.Errno
+		if _, err := fmt.Sscan(at, &dir, &n, &why); err != nil {
+			return nil, err
+		}
+		return openPebble(dir, failing(n, why))
 	case "lazy":
 		l, err := OpenPebble(at)
 		return &lazy{Ledger: l, there: map[Serial]Row{}}, err

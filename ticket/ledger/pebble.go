@@ -140,7 +140,7 @@ func (p *Pebble) Spend(ctx context.Context, e ticket.Epoch, rows []Row) ([]Row, 
 		first[r.Serial] = i
 		got, found, err := s.get(r.Serial)
 		if err != nil {
-			return nil, cloudpal.E("spend tickets", "", err)
+			return nil, cloudpal.E("spend tickets", kindOf(err), err)
 		}
 		if there[i] = got; found {
 			continue
@@ -252,7 +252,7 @@ func (p *Pebble) Look(ctx context.Context, e ticket.Epoch, serials []Serial) ([]
 		rows[i], _, err = s.get(serial)
 		s.locks[serial[0]].Unlock()
 		if err != nil {
-			return nil, cloudpal.E("look for spent tickets", "", err)
+			return nil, cloudpal.E("look for spent tickets", kindOf(err), err)
 		}
 	}
 	return rows, nil
@@ -307,6 +307,8 @@ func (p *Pebble) open(e ticket.Epoch) error {
 // options are those of small values under random keys, most of which are new.
 func options(fs vfs.FS) *pebble.Options {
 	o := &pebble.Options{FS: fs, MemTableSize: 32 << 20, FormatMajorVersion: pebble.FormatNewest, Logger: silent{}}
+	// Who reads what is damaged is told so; others go on.
+	o.EventListener = &pebble.EventListener{DataCorruption: func(pebble.DataCorruptionInfo) {}}
 	none := pebble.UniformDBCompressionSettings(block.NoCompression) // hashes do not compress
 	o.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return none })
 	for i := range o.Levels {
@@ -316,14 +318,16 @@ func options(fs vfs.FS) *pebble.Options {
 }
 
 // silent keeps Pebble's talk out of a mint's log, but for what it cannot go on
-// after.
+// after: a log that cannot be written. What is in memory is worth nothing then, and
+// what was answered is on the disk, so the process ends.
 type silent struct{}
 
 func (silent) Infof(string, ...any)  {}
 func (silent) Errorf(string, ...any) {}
 func (silent) Fatalf(format string, args ...any) {
-	slog.Error("the ledger's database cannot go on", "why", fmt.Sprintf(format, args...))
-	panic(fmt.Sprintf(format, args...))
+	slog.Error("the ledger's disk does not write: the process ends, and nothing that was answered is lost",
+		"why", fmt.Sprintf(format, args...), "hint", "look at the disk, then start again")
+	os.Exit(1)
 }
 
 // Drop implements Ledger. Once it is noted that an epoch is dropped, it is; what a
