@@ -62,6 +62,11 @@ func (r Root) PalSecrets() Secrets {
 	return s
 }
 
+// WalletSeed returns what the person's tickets follow from, and their backups are
+// sealed with: a secret. A pal's core does not have it, since a center could read it
+// in its memory.
+func (r Root) WalletSeed() [32]byte { return [32]byte(r.derive("wallet", 32)) }
+
 // NetworkSeed returns what the pal's address ranges are chosen from. It is
 // no secret.
 func (r Root) NetworkSeed() [32]byte { return [32]byte(r.derive("network", 32)) }

@@ -24,6 +24,7 @@ type vectors struct {
 	CenterKey      string
 	AccountPrivate string // the account's at that center
 	NetworkSeed    string
+	WalletSeed     string
 	Secrets        string // with their version byte
 	PalWireGuard   string // public key, text
 	LaptopKey      string // a device's keys, with their version byte
@@ -72,7 +73,7 @@ func vectorsNow(t *testing.T) vectors {
 	l = list(l.Revoke(a.root, phone.ID, noon.Add(2*time.Hour)))
 	head := l.Head()
 	center := bytes.Repeat([]byte{0x44}, 32)
-	seed := a.root.NetworkSeed()
+	seed, wallet := a.root.NetworkSeed(), a.root.WalletSeed()
 	secrets, bytes := a.root.PalSecrets(), must[[]byte](t)
 	core := fixedCore(t)
 	return vectors{
@@ -82,6 +83,7 @@ func vectorsNow(t *testing.T) vectors {
 		CenterKey:      text(center),
 		AccountPrivate: text(a.root.Account(center).Seed()),
 		NetworkSeed:    text(seed[:]),
+		WalletSeed:     text(wallet[:]),
 		Secrets:        text(bytes(secrets.MarshalBinary())),
 		PalWireGuard:   secrets.WireGuardKey().String(),
 		LaptopKey:      text(bytes(a.laptop.MarshalBinary())),
