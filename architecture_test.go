@@ -19,7 +19,7 @@ import (
 var mayImport = map[string]string{
 	"": "",
 
-	"center":      "center/api compute/api golang.org/x/time",
+	"center":      "center/api center/till compute/api golang.org/x/time",
 	"center/api":  "ticket",
 	"center/till": "center/api mint/api ticket ticket/manifest github.com/cockroachdb/pebble/v2",
 
@@ -82,6 +82,8 @@ var mayImport = map[string]string{
 
 	"person": "center/api console identity network/overlay network/tunnel golang.org/x/crypto",
 
+	"person/wallet": "center/api mint/api ticket ticket/manifest golang.org/x/crypto",
+
 	"cmd/cloudpal": "center center/api compute/api compute/guest compute/host compute/image compute/kernel compute/meter compute/qemu compute/seal data/corestore data/hyperbee data/hypercore data/hyperdrive data/manifest data/protomux data/storage identity mint/signing/vault network/names network/overlay network/route network/tunnel network/wake pal pal/image pal/module person " +
 		"github.com/spf13/cobra github.com/spf13/pflag github.com/vbauerster/mpb/v8 golang.org/x/sys golang.org/x/term golang.org/x/time",
 	"cmd/vminit": "compute/guest github.com/creack/pty github.com/moby/sys/user github.com/vishvananda/netlink golang.org/x/sys",
@@ -139,6 +141,7 @@ var testsMayImport = map[string]string{
 	"pal/firewall":        "test/apart",
 	"test/center":         "center/api compute/api test/world github.com/google/go-containerregistry",
 	"person":              "test/apart golang.org/x/sys",
+	"person/wallet":       "mint mint/books mint/payment ticket/ledger ticket/signer golang.org/x/mod github.com/transparency-dev/formats pgregory.net/rapid",
 	"test/compute":        "compute/api compute/guest compute/meter test/images test/world github.com/google/go-containerregistry golang.org/x/sys",
 	"ticket":              "ticket/signer pgregory.net/rapid",
 	"ticket/ledger":       "test/apart test/postgres github.com/anishathalye/porcupine golang.org/x/sys",
@@ -178,6 +181,8 @@ var promises = []promise{
 	{"center", "compute/host", "a center asks its host over a socket, as it will when it has many"},
 	{"center/api", "compute", "who only asks a center needs to know nothing of its hosts"},
 	{"person", "compute", "a person's device runs no VMs, and their pal may be anywhere"},
+	{"person", "mint/books", "a person's device asks a mint over HTTP, and has no part of one"},
+	{"person", "ticket/signer", "a wallet makes no tickets of its own"},
 	{"person", "pal", "a person and their pal talk HTTP, as all parties do"},
 	{"center", "person", "a center must not be able to hold what is a person's"},
 	{"pal", "center", "a core and a center talk HTTP, as all parties do"},
