@@ -6,8 +6,11 @@
 // public key, and the hash of its owner's account key. It asks the host's agent
 // for everything, over compute/api, as it will when it has many hosts.
 //
-// What it knows is in Config.Dir: its own key, and one file for each pal
-// (record), which says what is to be before it is. So a crash at any moment
+// A center that takes money has a till (package till), which knows tabs and
+// tickets, and puts pals whose money has ended where their offer says.
+//
+// What it knows is in Config.Dir: its own keys, the till, and one file for each
+// pal (record), which says what is to be before it is. So a crash at any moment
 // leaves nothing half done for long: New takes away pals that were not made to
 // the end, and goes on removing those that were to go. The pals' VMs are the
 // agent's and run on meanwhile.
@@ -29,6 +32,7 @@ import (
 
 	"github.com/tradle/cloudpal"
 	"github.com/tradle/cloudpal/center/api"
+	"github.com/tradle/cloudpal/center/till"
 	host "github.com/tradle/cloudpal/compute/api"
 )
 
@@ -49,6 +53,8 @@ type Config struct {
 	Ports    Ports // UDP, of the host, for the pals' WireGuard
 	MaxPals  int   // in all
 	MaxOwned int   // of one account
+
+	Money *Money // nil: pals are free of charge
 }
 
 // What a Config that is silent gets.
@@ -91,6 +97,7 @@ type Center struct {
 	image   string // the ID of the image that cores are made of
 	records records
 	gate    *gate
+	till    *till.Till // nil: pals are free of charge
 
 	ctx   context.Context // ends with Close; of all that works in the background
 	stop  context.CancelFunc
@@ -128,11 +135,18 @@ func New(ctx context.Context, cfg Config) (*Center, error) {
 	if err := c.importCore(ctx); err != nil {
 		return nil, err
 	}
+	if err := c.openTill(); err != nil {
+		return nil, err
+	}
 	c.ctx, c.stop = context.WithCancel(context.WithoutCancel(ctx))
 	if err := c.recover(ctx); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
 	c.tasks.Go(c.keepRepairing)
+	if c.till != nil {
+		c.tasks.Go(func() { c.till.Run(c.ctx) })
+		c.tasks.Go(c.keepCollecting)
+	}
 	return c, nil
 }
 
@@ -140,6 +154,9 @@ func New(ctx context.Context, cfg Config) (*Center, error) {
 func (c *Center) Close() error {
 	c.stop()
 	c.tasks.Wait()
+	if c.till != nil {
+		return c.till.Close()
+	}
 	return nil
 }
 
@@ -177,6 +194,7 @@ func (c *Center) describe() api.Center {
 		Limits: api.Limits{
 			Pals: c.cfg.MaxOwned, Memory: c.cfg.Memory, Disk: c.cfg.Disk, Unlock: api.MaxUnlock,
 		},
+		Paid: c.till != nil,
 	}
 }
 
@@ -210,7 +228,7 @@ func (c *Center) restore(ctx context.Context) error {
 		there[v.Name] = true
 	}
 	for _, p := range c.all() {
-		if c.now(p).Phase != made || there[p.vm()] {
+		if c.now(p).Phase != made || there[p.vm()] || c.paid(p.Owner, p.WireGuard) != nil {
 			continue
 		}
 		c.log.Warn("a pal has no VM; it gets one", "pal", p.ID)

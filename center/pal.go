@@ -119,6 +119,7 @@ const maxMaking = 16
 
 // admit finds the pal, or gives it a place and begins to make it.
 func (c *Center) admit(owner api.Fingerprint, key []byte) (*pal, error) {
+	unpaid := c.paid(owner, key)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	mine, waiting := 0, 0
@@ -135,6 +136,8 @@ func (c *Center) admit(owner api.Fingerprint, key []byte) (*pal, error) {
 		}
 	}
 	switch {
+	case unpaid != nil:
+		return nil, unpaid
 	case mine >= c.cfg.MaxOwned:
 		return nil, refuse(cloudpal.Exhausted, "destroy a pal of this account first")
 	case len(c.pals) >= c.cfg.MaxPals:
@@ -342,8 +345,11 @@ func (c *Center) change(ctx context.Context, p *pal, f func(ctx context.Context,
 
 // run makes the pal's core run, whatever it does, and returns its VM. A core
 // that has to boot, and was made of another image than there is now, is made
-// anew of that, on its volume and port.
+// anew of that, on its volume and port. A pal without money stays as it is.
 func (c *Center) run(ctx context.Context, p *pal) (host.VM, error) {
+	if err := c.paid(p.Owner, p.WireGuard); err != nil {
+		return host.VM{}, err
+	}
 	return c.change(ctx, p, func(ctx context.Context, vm string) (host.VM, error) {
 		v, err := c.host.VM(ctx, vm)
 		if err == nil && v.ImageID != c.image && (v.State == host.Stopped || v.State == host.Cold) {

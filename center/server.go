@@ -157,6 +157,9 @@ func (c *Center) Handler() http.Handler {
 	})
 	onPal("POST /v1/pals/{id}/unlock", c.serveUnlock)
 	onPal("GET /v1/pals/{id}/events", c.serveEvents)
+	if c.till != nil {
+		c.serveTabs(owned, handle)
+	}
 	return c.guard(mux)
 }
 
