@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -66,15 +67,13 @@ func openPostgres(ctx context.Context, url string, timeout time.Duration) (*Post
 	c := config.ConnConfig
 	c.ConnectTimeout = min(connectTimeout, timeout)
 	c.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite // after a failover, the one that took over
-	for name, value := range map[string]string{
+	maps.Copy(c.RuntimeParams, map[string]string{
 		"application_name":                    "cloudpal ledger",
 		"default_transaction_isolation":       "read committed", // each statement sees what is committed before it
 		"synchronous_commit":                  "on",
 		"statement_timeout":                   strconv.FormatInt(timeout.Milliseconds(), 10),
 		"idle_in_transaction_session_timeout": strconv.FormatInt(timeout.Milliseconds(), 10),
-	} {
-		c.RuntimeParams[name] = value
-	}
+	})
 	pool, err := pgxpool.NewWithConfig(ctx, config)
 	if err != nil {
 		return nil, cloudpal.E(op, cloudpal.Invalid, err)
