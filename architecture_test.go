@@ -57,6 +57,7 @@ var mayImport = map[string]string{
 	"identity": "github.com/tyler-smith/go-bip39",
 
 	"mint/keylog":        "ticket ticket/manifest github.com/transparency-dev/formats github.com/transparency-dev/tessera github.com/transparency-dev/witness golang.org/x/mod k8s.io/klog/v2",
+	"mint/oblivious":     "ticket golang.org/x/net golang.org/x/time",
 	"mint/payment":       "",
 	"mint/signing":       "ticket golang.org/x/sys",
 	"mint/signing/vault": "mint/signing ticket ticket/signer github.com/elastic/go-seccomp-bpf golang.org/x/sync golang.org/x/sys",
