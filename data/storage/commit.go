@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
-	"strings"
 	"sync"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -177,6 +176,9 @@ func (s *Store) startSync() (wait func() error, err error) {
 	}
 	return func() error {
 		err := b.SyncWait()
+		if err == nil && s.severed.Load() {
+			err = s.failed()
+		}
 		if err != nil {
 			s.refuse(err)
 			return err
@@ -235,12 +237,14 @@ type logger struct{ s *Store }
 func (logger) Infof(string, ...any)  {}
 func (logger) Errorf(string, ...any) {}
 
-// Fatalf must not return. Where a caller of ours is on the stack it gets an
+// Fatalf must not return.
+func (l logger) Fatalf(format string, args ...any) { l.s.giveUp(fatalError(format, args)) }
+
+// giveUp does not return. Where a caller of ours is on the stack it gets an
 // error; a goroutine of Pebble's own ends here, giving its locks back.
-func (l logger) Fatalf(format string, args ...any) {
-	err := fatalError(format, args)
-	l.s.refuse(err)
-	if guarded() {
+func (s *Store) giveUp(err error) {
+	s.refuse(err)
+	if calledBy(guardName) {
 		panic(fatal{err})
 	}
 	runtime.Goexit()
@@ -256,20 +260,7 @@ func fatalError(format string, args []any) error {
 	return fmt.Errorf(format, args...)
 }
 
-// guarded reports whether guard is on this goroutine's stack.
-func guarded() bool {
-	var pcs [64]uintptr
-	frames := runtime.CallersFrames(pcs[:runtime.Callers(1, pcs[:])])
-	for {
-		frame, more := frames.Next()
-		if strings.HasSuffix(frame.Function, "storage.(*Store).guard") {
-			return true
-		}
-		if !more {
-			return false
-		}
-	}
-}
+const guardName = "storage.(*Store).guard"
 
 // A flow holds writers back while the disk is behind. Pebble would do so
 // itself, but inside, where a disk that never catches up would leave the

@@ -1,14 +1,19 @@
 package storage
 
 import (
+	"os"
 	"strings"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// A bufferedFS writes tables in larger pieces than Pebble does, which hands on
-// every 4 KiB by themselves: half of the time of a large append went there.
-type bufferedFS struct{ vfs.FS }
+// A diskFS is where a store's database is. It writes tables in larger pieces
+// than Pebble does, which hands on every 4 KiB by themselves: half of the time of
+// a large append went there. Of the log it sees what goes wrong: see sever.
+type diskFS struct {
+	vfs.FS
+	s *Store
+}
 
 // writeSize is how much of a table is written at once.
 const writeSize = 128 << 10
@@ -16,21 +21,41 @@ const writeSize = 128 << 10
 // Create implements vfs.FS. Other files than tables are written as they come:
 // the log, whose bytes must reach the system with the sync that asks for them,
 // gathers them itself.
-func (fs bufferedFS) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
-	f, err := fs.FS.Create(name, category)
+func (fs diskFS) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
+	if isLog(name) {
+		if fs.s.severed.Load() {
+			return fs.s.logFile(nil, os.ErrClosed)
+		}
+		return fs.s.logFile(fs.create(name, category))
+	}
+	f, err := fs.create(name, category)
 	if err != nil || !strings.HasSuffix(name, ".sst") && !strings.HasSuffix(name, ".blob") {
 		return f, err
 	}
-	return &bufferedFile{File: f}, nil
+	return &bufferedFile{File: f, s: fs.s}, nil
+}
+
+func (fs diskFS) create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
+	return fs.open(func() (vfs.File, error) { return fs.FS.Create(name, category) })
 }
 
 // Unwrap implements vfs.FS.
-func (fs bufferedFS) Unwrap() vfs.FS { return fs.FS }
+func (fs diskFS) Unwrap() vfs.FS { return fs.FS }
 
 // A bufferedFile is one that is being written, by one goroutine.
 type bufferedFile struct {
 	vfs.File
+	s   *Store
 	buf []byte
+}
+
+// tell returns err, unless Pebble would fall over it: where a file of blocks
+// cannot be finished, it closes that a second time.
+func (f *bufferedFile) tell(err error) error {
+	if err != nil && calledBy("(*fileBufferedWritable).Finish") {
+		f.s.giveUp(err)
+	}
+	return err
 }
 
 // Write implements vfs.File.
@@ -44,7 +69,8 @@ func (f *bufferedFile) Write(p []byte) (n int, err error) {
 		}
 	}
 	if len(p) >= cap(f.buf) {
-		return f.File.Write(p)
+		n, err := f.File.Write(p)
+		return n, f.tell(err)
 	}
 	f.buf = append(f.buf, p...)
 	return len(p), nil
@@ -56,7 +82,7 @@ func (f *bufferedFile) flush() error {
 	}
 	_, err := f.File.Write(f.buf)
 	f.buf = f.buf[:0]
-	return err
+	return f.tell(err)
 }
 
 // Sync implements vfs.File.
@@ -64,7 +90,7 @@ func (f *bufferedFile) Sync() error {
 	if err := f.flush(); err != nil {
 		return err
 	}
-	return f.File.Sync()
+	return f.tell(f.File.Sync())
 }
 
 // SyncData implements vfs.File.
@@ -72,7 +98,7 @@ func (f *bufferedFile) SyncData() error {
 	if err := f.flush(); err != nil {
 		return err
 	}
-	return f.File.SyncData()
+	return f.tell(f.File.SyncData())
 }
 
 // SyncTo implements vfs.File.
@@ -90,7 +116,7 @@ func (f *bufferedFile) Close() error {
 		err = closing
 	}
 	f.buf = nil
-	return err
+	return f.tell(err)
 }
 
 // Stat implements vfs.File.

@@ -33,8 +33,7 @@ func (s *Store) options(o Options) *pebble.Options {
 	}
 	s.large = int(o.Buffer) / 2
 	p := &pebble.Options{
-		FS:                          bufferedFS{o.FS},
-		Lock:                        s.lock,
+		FS:                          diskFS{o.FS, s},
 		ReadOnly:                    o.ReadOnly,
 		CacheSize:                   o.Cache,
 		MemTableSize:                o.Buffer,
@@ -105,7 +104,7 @@ func mergedBy(info pebble.CompactionInfo) (n int) {
 // write. Pebble would try again at once, and for ever.
 func (s *Store) backgroundError(err error) {
 	s.refuse(err)
-	if !guarded() {
+	if !calledBy(guardName) {
 		runtime.Goexit()
 	}
 }

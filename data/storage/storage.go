@@ -34,6 +34,7 @@ package storage
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -69,7 +70,7 @@ type Options struct {
 type Store struct {
 	db   *pebble.DB
 	fs   vfs.FS
-	lock *pebble.Lock
+	lock io.Closer
 	dir  string
 	ro   bool
 
@@ -80,6 +81,7 @@ type Store struct {
 	commits sync.Mutex
 
 	failure atomic.Pointer[error] // why nothing is written any more
+	severed atomic.Bool           // the log failed
 	flow    flow
 
 	mu     sync.Mutex
@@ -88,7 +90,8 @@ type Store struct {
 	views  map[*View]struct{}  // that hold a snapshot of the database
 	closed bool
 
-	readers gate
+	readers gate // of the database
+	writers gate // of the folder
 }
 
 // Open opens the store in a folder, and makes it where there is none. One
@@ -99,7 +102,7 @@ func Open(dir string, o Options) (*Store, error) {
 	}
 	s := &Store{fs: o.FS, dir: dir, ro: o.ReadOnly, shared: map[[32]byte]*share{}, views: map[*View]struct{}{}}
 	s.flow.change.L = &s.flow.mu
-	s.readers.idle = make(chan struct{}, 1)
+	s.readers.idle, s.writers.idle = make(chan struct{}, 1), make(chan struct{}, 1)
 	if err := s.open(o); err != nil {
 		return nil, cloudpal.E("open the store "+dir, kindOf(err), err).WithHint(hintOf(err))
 	}
@@ -121,12 +124,12 @@ func (s *Store) open(o Options) (err error) {
 			return err
 		}
 	}
-	if s.lock, err = pebble.LockDirectory(s.dir, s.fs); err != nil {
+	if s.lock, err = s.fs.Lock(s.fs.PathJoin(s.dir, "LOCK")); err != nil {
 		return locked{err}
 	}
 	defer func() {
 		if err != nil {
-			s.lock.Close()
+			s.leave()
 		}
 	}()
 	if err := s.guard(func() (err error) {
@@ -136,11 +139,21 @@ func (s *Store) open(o Options) (err error) {
 		return err
 	}
 	s.flow.start(s.db, uint64(2*s.large))
-	if err := s.begin(); err != nil {
-		s.db.Close()
-		return err
+	if err = s.failed(); err == nil {
+		err = s.begin()
 	}
-	return nil
+	return err
+}
+
+// leave closes the database, or leaves it where that cannot be, and gives the
+// folder free. The caller holds commits, or is alone.
+func (s *Store) leave() (err error) {
+	if s.db != nil && s.failed() == nil {
+		s.refuse(ErrClosed)
+		err = s.guard(s.db.Close)
+	}
+	s.writers.shut()
+	return errors.Join(err, s.lock.Close())
 }
 
 // format is the version of what is written; a store with a later one is left
@@ -215,16 +228,7 @@ func (s *Store) Close() error {
 	s.dropViews()
 	s.commits.Lock()
 	defer s.commits.Unlock()
-	if s.failed() == nil {
-		s.refuse(ErrClosed)
-		if closing := s.guard(s.db.Close); err == nil {
-			err = closing
-		}
-	}
-	// A database whose disk failed cannot be closed in order: its own
-	// goroutines wait for a disk that does not come back. It is left, and the
-	// folder given free for whoever opens it next.
-	return errors.Join(err, s.lock.Close())
+	return errors.Join(err, s.leave())
 }
 
 // ErrClosed is why nothing is read or written any more after Close.
@@ -241,14 +245,14 @@ func kindOf(err error) cloudpal.Kind {
 	switch {
 	case cloudpal.KindOf(err) != cloudpal.Other:
 		return cloudpal.KindOf(err)
-	case errors.As(err, &l):
-		return cloudpal.Busy
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return cloudpal.NoSpace
 	case errors.Is(err, os.ErrPermission), errors.Is(err, syscall.EROFS):
 		return cloudpal.Denied
 	case errors.Is(err, os.ErrNotExist), errors.Is(err, pebble.ErrDBDoesNotExist):
 		return cloudpal.NotExist
+	case errors.As(err, &l):
+		return cloudpal.Busy
 	case pebble.IsCorruptionError(err):
 		return cloudpal.Corrupt
 	}
