@@ -17,54 +17,53 @@ import (
 
 // Dispute opens a dispute, or returns it, and settles it once its time is up.
 func (m *Mint) Dispute(ctx context.Context, r api.DisputeRequest) (api.Dispute, error) {
-	d, outputs, err := m.dispute(ctx, r)
-	if err != nil {
-		return api.Dispute{}, err
-	}
-	stored, err := m.Books.Dispute(ctx, d, m.hour())
-	if err != nil {
-		return api.Dispute{}, err
-	}
-	if !stored.Settled && !m.Now().Before(stored.Until) {
-		if stored, err = m.settle(ctx, stored, stored.Record, stored.Units, outputs); err != nil {
-			return api.Dispute{}, err
-		}
-	}
-	return m.view(ctx, stored, outputs)
-}
-
-// dispute checks a request, and returns the dispute that it opens.
-func (m *Mint) dispute(ctx context.Context, r api.DisputeRequest) (d books.Dispute, outputs []output, err error) {
 	if len(r.Center) != 32 || len(r.Tab) != 32 || len(r.Public) != 32 || len(r.Payments) == 0 || len(r.Payments) > api.MaxPayments {
-		return d, nil, refuse(cloudpal.Invalid, "send a center's and a tab's key, a ticket's, and 1 to 1000 payments")
+		return api.Dispute{}, refuse(cloudpal.Invalid, "send a center's and a tab's key, a ticket's, and 1 to 1000 payments")
 	}
 	paid, last, err := m.paid(ctx, r)
 	if err != nil {
-		return d, nil, err
+		return api.Dispute{}, err
 	}
-	outputs, digest, err := m.blank(ctx, last, r.Outputs)
+	blank, digest, err := m.blank(ctx, last, r.Outputs)
 	if err != nil {
-		return d, nil, err
+		return api.Dispute{}, err
 	}
 	if ticket.SerialOf(r.Public) != last.Serial || !ed25519.Verify(r.Public, api.DisputeText(last.Serial, digest, r.Record), r.Payer) {
-		return d, nil, refuse(cloudpal.Denied, "the last ticket's owner did not sign the dispute")
+		return api.Dispute{}, refuse(cloudpal.Denied, "the last ticket's owner did not sign the dispute")
 	}
+	d, err := m.Books.LookDispute(ctx, disputeID(last.Serial))
+	if errors.Is(err, cloudpal.NotExist) {
+		d, err = m.claim(ctx, r, paid, last, blank)
+	}
+	if err != nil {
+		return api.Dispute{}, err
+	}
+	if !d.Settled && !m.Now().Before(d.Until) {
+		if d, err = m.settle(ctx, d, d.Record, d.Units, blank); err != nil {
+			return api.Dispute{}, err
+		}
+	}
+	return m.view(ctx, d, blank)
+}
+
+// claim opens a dispute for what is not used of a tab.
+func (m *Mint) claim(ctx context.Context, r api.DisputeRequest, paid ticket.Units, last books.Deposit, blank []output) (books.Dispute, error) {
 	var used ticket.Units
 	if len(r.Record) > 0 {
 		record, err := recordOf(r.Record, r.Tab, r.Center, r.Signature)
 		if err != nil {
-			return d, nil, err
+			return books.Dispute{}, err
 		}
 		used = record.Used
 	}
 	units := unused(paid, used, last.Amount)
 	if units == 0 {
-		return d, nil, refuse(cloudpal.Invalid, "by that record, all is used that was paid")
+		return books.Dispute{}, refuse(cloudpal.Invalid, "by that record, all is used that was paid")
 	}
-	return books.Dispute{
+	return m.Books.Dispute(ctx, books.Dispute{
 		ID: disputeID(last.Serial), Serial: last.Serial, Center: last.Center, Class: last.Class, Tab: r.Tab, Record: append([]byte{}, r.Record...),
-		Paid: paid, Outputs: pack(outputs), Until: m.Now().Add(api.AnswerTime), Units: units,
-	}, outputs, nil
+		Paid: paid, Outputs: pack(blank), Until: m.Now().Add(api.AnswerTime), Units: units,
+	}, m.hour())
 }
 
 // disputeID names the dispute about a ticket.

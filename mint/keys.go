@@ -116,6 +116,9 @@ func (m *Mint) outputs(ctx context.Context, sent []api.Output) ([]output, ticket
 		if err != nil {
 			return nil, ticket.Digest{}, err
 		}
+		if m.Now().Before(k.Epoch.Begins()) {
+			return nil, ticket.Digest{}, refuse(cloudpal.Invalid, "the key's month has not begun; nothing happened")
+		}
 		if !k.Epoch.Swaps(m.Now()) {
 			return nil, ticket.Digest{}, refuse(cloudpal.Exhausted, "the key's month is over: its tickets are worth nothing any more")
 		}
