@@ -95,6 +95,7 @@ var mayImport = map[string]string{
 	"ticket/signer":   "filippo.io/bigmod",
 
 	"test/apart":       "golang.org/x/sys",
+	"test/bank":        "center/api mint/api ticket ticket/ledger ticket/manifest ticket/signer github.com/transparency-dev/formats golang.org/x/mod",
 	"test/bench":       "center/api compute/api compute/guest compute/image compute/kernel compute/seal data/corestore data/hyperbee data/hypercore data/hyperdrive data/manifest data/secretstream identity test/images test/world github.com/cockroachdb/pebble/v2 github.com/klauspost/compress golang.org/x/sys",
 	"test/center":      "",
 	"test/center/core": "",
@@ -118,7 +119,8 @@ var testsMayImport = map[string]string{
 	"compute/jail":        "test/apart",
 	"compute/qemu":        "compute/guest compute/image compute/kernel test/apart test/images",
 	"cmd/vminit":          "test/apart",
-	"center/till":         "ticket/ledger ticket/signer github.com/transparency-dev/formats golang.org/x/mod",
+	"center":              "test/bank",
+	"center/till":         "test/bank",
 	"cmd/cloudpal":        "github.com/rogpeppe/go-internal test/images test/world",
 	"console":             "golang.org/x/net",
 	"data/compact":        "pgregory.net/rapid",

@@ -10,33 +10,34 @@ import (
 	"github.com/tradle/cloudpal"
 	"github.com/tradle/cloudpal/center/api"
 	mint "github.com/tradle/cloudpal/mint/api"
+	"github.com/tradle/cloudpal/test/bank"
 	"github.com/tradle/cloudpal/ticket"
 )
 
 func TestAPalLivesOnTickets(t *testing.T) {
 	t.Parallel()
-	b := newBank(t, newClock())
-	s, p := newShop(t, b), newPayer(t, b)
+	b := newBank(t)
+	s, p := newShop(t, b), bank.NewPayer(t, b.Bank)
 	s.tab(p)
-	if stage, _ := s.Stage(p.account, p.request.WireGuard); stage != api.Unpaid {
+	if stage, _ := s.Stage(p.Account, p.Request.WireGuard); stage != api.Unpaid {
 		t.Errorf("before it is paid it is %s", stage)
 	}
-	r := p.pays(s.Till, p.buy(ticket.Paid, 64, 82), time.Time{})
+	r := p.Pays(s.Offer(), p.Buy(ticket.Paid, 64, 82), time.Time{})
 	first := s.pay(p, r)
-	if first.Tab != p.request.ID || first.Amount != 64 {
+	if first.Tab != p.Request.ID || first.Amount != 64 {
 		t.Errorf("the center's word is %+v", first)
 	}
 	// The first is with the mint before the word is given.
-	if got := b.deposited(); got != 64 {
+	if got := b.Deposited(); got != 64 {
 		t.Errorf("the mint has %d units, want 64", got)
 	}
-	if stage, _ := s.Stage(p.account, p.request.WireGuard); stage != api.Funded {
+	if stage, _ := s.Stage(p.Account, p.Request.WireGuard); stage != api.Funded {
 		t.Errorf("paid it is %s", stage)
 	}
 	if again := s.pay(p, r); again.At != first.At || again.Contract != first.Contract {
 		t.Errorf("sent again it is %+v, want %+v", again, first)
 	}
-	s.pay(p, p.pays(s.Till, p.buy(ticket.Paid, 64, 82), time.Time{}))
+	s.pay(p, p.Pays(s.Offer(), p.Buy(ticket.Paid, 64, 82), time.Time{}))
 	if v := s.look(p); v.Paid != 128 || v.Pending != 64 {
 		t.Errorf("paid %d, pending %d; want 128 and 64", v.Paid, v.Pending)
 	}
@@ -48,7 +49,7 @@ func TestAPalLivesOnTickets(t *testing.T) {
 	}
 	s.works(p, use, time.Minute)
 	s.agree(p)
-	if v := s.look(p); v.Signed != 32 || v.Rate != 64 || v.Ends.Sub(b.now()).Round(time.Hour) != 24*time.Hour {
+	if v := s.look(p); v.Signed != 32 || v.Rate != 64 || v.Ends.Sub(b.Now()).Round(time.Hour) != 24*time.Hour {
 		t.Errorf("it is %+v: one slice above what is countersigned is a day", v)
 	}
 	s.Deposit(t.Context())
@@ -60,7 +61,7 @@ func TestAPalLivesOnTickets(t *testing.T) {
 	}
 	var back ticket.Units
 	for _, r := range closed.Refunds {
-		back += p.refund(s.Center(), r)
+		back += p.Refund(r)
 	}
 	if want := 128 - record.Used; back != want-1 && back != want {
 		t.Errorf("%d units come back of 128 when %d are used", back, record.Used)
@@ -71,11 +72,11 @@ func TestAPalLivesOnTickets(t *testing.T) {
 	if again := s.closeTab(p); !slices.Equal(again.Meter.Signature, closed.Meter.Signature) {
 		t.Error("closed again the end is another")
 	}
-	if stage, _ := s.Stage(p.account, p.request.WireGuard); stage != api.Funded {
+	if stage, _ := s.Stage(p.Account, p.Request.WireGuard); stage != api.Funded {
 		t.Errorf("before the next review it is %s", stage)
 	}
 	s.Review()
-	if stage, why := s.Stage(p.account, p.request.WireGuard); stage != api.TabNapping || why != "its tab is closed" {
+	if stage, why := s.Stage(p.Account, p.Request.WireGuard); stage != api.TabNapping || why != "its tab is closed" {
 		t.Errorf("after it is closed the pal is %s: %s", stage, why)
 	}
 }
@@ -91,17 +92,17 @@ func (s *shop) closedUsed(c api.Closed) ticket.Units {
 // A rest of any size comes back to the unit.
 func TestExactChange(t *testing.T) {
 	t.Parallel()
-	b := newBank(t, newClock())
+	b := newBank(t)
 	s := newShop(t, b)
 	for _, used := range []ticket.Units{0, 1, 17, 63, 64, 65, 100, 127, 128} {
-		p := newPayer(t, b)
+		p := bank.NewPayer(t, b.Bank)
 		s.tab(p)
 		for range 2 {
-			s.pay(p, p.pays(s.Till, p.buy(ticket.Paid, 64, 82), time.Time{}))
-			b.set(b.now().Add(5 * time.Minute))
+			s.pay(p, p.Pays(s.Offer(), p.Buy(ticket.Paid, 64, 82), time.Time{}))
+			b.Set(b.Now().Add(5 * time.Minute))
 			s.Deposit(t.Context())
 		}
-		tb, err := s.find(p.account, p.request.ID)
+		tb, err := s.find(p.Account, p.Request.ID)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -117,7 +118,7 @@ func TestExactChange(t *testing.T) {
 		got := s.closedUsed(closed)
 		var back ticket.Units
 		for _, r := range closed.Refunds {
-			back += p.refund(s.Center(), r)
+			back += p.Refund(r)
 		}
 		// Each ticket that the mint has costs a unit at least.
 		if want := max(used, 2); got != want || back != 128-want {
@@ -129,18 +130,18 @@ func TestExactChange(t *testing.T) {
 // Tickets that are not good, or not for this, are refused, and cost nothing.
 func TestBadPayments(t *testing.T) {
 	t.Parallel()
-	b := newBank(t, newClock())
-	s, p, other := newShop(t, b), newPayer(t, b), newPayer(t, b)
+	b := newBank(t)
+	s, p, other := newShop(t, b), bank.NewPayer(t, b.Bank), bank.NewPayer(t, b.Bank)
 	s.tab(p)
 	s.tab(other)
 	good := func() (ticket.Ticket, api.PayRequest) {
-		ticket := p.buy(ticket.Paid, 64, 82)
-		return ticket, p.pays(s.Till, ticket, time.Time{})
+		ticket := p.Buy(ticket.Paid, 64, 82)
+		return ticket, p.Pays(s.Offer(), ticket, time.Time{})
 	}
 	signed := func(change func(*api.PayRequest)) api.PayRequest {
 		with, r := good()
 		change(&r)
-		p.sign(s.Till, with, &r)
+		p.Sign(s.Offer(), with, &r)
 		return r
 	}
 	changed := func(change func(*api.PayRequest)) api.PayRequest {
@@ -151,7 +152,7 @@ func TestBadPayments(t *testing.T) {
 	forged := func() api.PayRequest {
 		with, r := good()
 		with.Token.Authenticator[7] ^= 1
-		p.sign(s.Till, with, &r)
+		p.Sign(s.Offer(), with, &r)
 		return r
 	}
 	for what, c := range map[string]struct {
@@ -174,75 +175,65 @@ func TestBadPayments(t *testing.T) {
 		"an amount of none":    {changed(func(r *api.PayRequest) { r.Amount = 65 }), cloudpal.Invalid},
 		"next century":         {signed(func(r *api.PayRequest) { r.NotBefore = start.AddDate(100, 0, 0).Unix() }), cloudpal.Invalid},
 		"beyond time":          {changed(func(r *api.PayRequest) { r.NotBefore = 1 << 62 }), cloudpal.Invalid},
-		"a free one":           {p.pays(s.Till, p.buy(ticket.Free, 64, 82), time.Time{}), cloudpal.Invalid},
-		"when its key is over": {p.pays(s.Till, p.buy(ticket.Paid, 64, 82), ticket.Epoch(82).SpendEnds()), cloudpal.Invalid},
+		"a free one":           {p.Pays(s.Offer(), p.Buy(ticket.Free, 64, 82), time.Time{}), cloudpal.Invalid},
+		"when its key is over": {p.Pays(s.Offer(), p.Buy(ticket.Paid, 64, 82), ticket.Epoch(82).SpendEnds()), cloudpal.Invalid},
 	} {
-		_, err := s.Pay(t.Context(), p.account, p.request.ID, c.pay)
+		_, err := s.Pay(t.Context(), p.Account, p.Request.ID, c.pay)
 		if !errors.Is(err, c.want) {
 			t.Errorf("%s: %v, want %v", what, err, c.want)
 		}
 	}
-	if v := s.look(p); v.Paid+v.Ahead+v.Pending != 0 || b.deposited() != 0 {
+	if v := s.look(p); v.Paid+v.Ahead+v.Pending != 0 || b.Deposited() != 0 {
 		t.Errorf("bad tickets were taken: %+v", v)
 	}
 	// A good one is for its own tab, and its own account.
 	_, r := good()
-	if _, err := s.Pay(t.Context(), other.account, other.request.ID, r); !errors.Is(err, cloudpal.Denied) {
+	if _, err := s.Pay(t.Context(), other.Account, other.Request.ID, r); !errors.Is(err, cloudpal.Denied) {
 		t.Errorf("on another's tab: %v", err)
 	}
-	if _, err := s.Pay(t.Context(), other.account, p.request.ID, r); !errors.Is(err, cloudpal.NotExist) {
+	if _, err := s.Pay(t.Context(), other.Account, p.Request.ID, r); !errors.Is(err, cloudpal.NotExist) {
 		t.Errorf("on a tab of another account: %v", err)
 	}
 	s.pay(p, r)
 	// The ticket again, for another contract.
-	spent := mustSpend(t, r.Spend)
-	with := p.tickets[spent.Serial()]
+	with := p.Ticket(r.Spend)
 	r.Nonce[3] ^= 1
-	p.sign(s.Till, with, &r)
-	if _, err := s.Pay(t.Context(), p.account, p.request.ID, r); !errors.Is(err, cloudpal.Denied) {
+	p.Sign(s.Offer(), with, &r)
+	if _, err := s.Pay(t.Context(), p.Account, p.Request.ID, r); !errors.Is(err, cloudpal.Denied) {
 		t.Errorf("one ticket twice on one tab: %v", err)
 	}
-	elsewhere := other.pays(s.Till, with, time.Time{})
-	if _, err := s.Pay(t.Context(), other.account, other.request.ID, elsewhere); !errors.Is(err, cloudpal.Denied) {
+	elsewhere := other.Pays(s.Offer(), with, time.Time{})
+	if _, err := s.Pay(t.Context(), other.Account, other.Request.ID, elsewhere); !errors.Is(err, cloudpal.Denied) {
 		t.Errorf("one ticket on two tabs: %v", err)
 	}
-}
-
-func mustSpend(t *testing.T, b []byte) ticket.Spend {
-	t.Helper()
-	s, err := ticket.ParseSpend(b)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s
 }
 
 // Who spends one ticket at two centers has service at one: first tickets are asked
 // about before; later ones end the service when the mint shows what was signed.
 func TestDoubleSpendAtTwoCenters(t *testing.T) {
 	t.Parallel()
-	b := newBank(t, newClock())
+	b := newBank(t)
 	one, two := newShop(t, b), newShop(t, b)
-	p := newPayer(t, b)
+	p := bank.NewPayer(t, b.Bank)
 	one.tab(p)
 	two.tab(p)
-	same := p.buy(ticket.Paid, 64, 82)
-	one.pay(p, p.pays(one.Till, same, time.Time{}))
-	if _, err := two.Pay(t.Context(), p.account, p.request.ID, p.pays(two.Till, same, time.Time{})); !errors.Is(err, cloudpal.Denied) {
+	same := p.Buy(ticket.Paid, 64, 82)
+	one.pay(p, p.Pays(one.Offer(), same, time.Time{}))
+	if _, err := two.Pay(t.Context(), p.Account, p.Request.ID, p.Pays(two.Offer(), same, time.Time{})); !errors.Is(err, cloudpal.Denied) {
 		t.Errorf("the second center takes it: %v", err)
 	}
-	if stage, _ := two.Stage(p.account, p.request.WireGuard); stage != api.Unpaid {
+	if stage, _ := two.Stage(p.Account, p.Request.WireGuard); stage != api.Unpaid {
 		t.Errorf("the second center's tab is %s", stage)
 	}
 	// The second center is paid honestly, then with a ticket that the first has too.
-	two.pay(p, p.pays(two.Till, p.buy(ticket.Paid, 64, 82), time.Time{}))
-	same = p.buy(ticket.Paid, 64, 82)
-	two.pay(p, p.pays(two.Till, same, time.Time{}))
-	one.pay(p, p.pays(one.Till, same, time.Time{}))
+	two.pay(p, p.Pays(two.Offer(), p.Buy(ticket.Paid, 64, 82), time.Time{}))
+	same = p.Buy(ticket.Paid, 64, 82)
+	two.pay(p, p.Pays(two.Offer(), same, time.Time{}))
+	one.pay(p, p.Pays(one.Offer(), same, time.Time{}))
 	if v := two.look(p); v.Paid != 128 || v.Stage != api.Funded {
 		t.Errorf("until the mint is asked it is %+v", v)
 	}
-	b.set(start.Add(5 * time.Minute))
+	b.Set(start.Add(5 * time.Minute))
 	one.Deposit(t.Context())
 	two.Deposit(t.Context())
 	two.Review()
@@ -256,26 +247,26 @@ func TestDoubleSpendAtTwoCenters(t *testing.T) {
 		t.Errorf("after a restart it is %+v", v)
 	}
 	// The evidence is kept: it proves what was signed, to anybody.
-	tb, _ := two.find(p.account, p.request.ID)
+	tb, _ := two.find(p.Account, p.Request.ID)
 	for _, pay := range tb.payments {
 		if pay.Is != refused {
 			continue
 		}
 		e, err := mint.ParseEvidence(pay.Evidence)
-		if err != nil || e.Proves(issuer, b.press(ticket.Paid, 64, 82).Key, pay.spend.Serial(), pay.contract) != nil {
+		if err != nil || e.Proves(bank.Issuer, b.Press(ticket.Paid, 64, 82).Key, pay.spend.Serial(), pay.contract) != nil {
 			t.Errorf("what is kept proves nothing: %v", err)
 		}
 	}
 	// A good ticket brings it back, but not before the mint has it.
-	b.fault(func() { b.down = true })
-	r := p.pays(two.Till, p.buy(ticket.Paid, 64, 82), time.Time{})
-	if _, err := two.Pay(t.Context(), p.account, p.request.ID, r); !errors.Is(err, cloudpal.Missing) {
+	b.Fault(func(f *bank.Faults) { f.Down = true })
+	r := p.Pays(two.Offer(), p.Buy(ticket.Paid, 64, 82), time.Time{})
+	if _, err := two.Pay(t.Context(), p.Account, p.Request.ID, r); !errors.Is(err, cloudpal.Missing) {
 		t.Errorf("when the mint is away: %v", err)
 	}
 	if v := two.look(p); v.Stage != api.TabNapping {
 		t.Errorf("unseen by the mint it is %s", v.Stage)
 	}
-	b.fault(func() { b.down = false })
+	b.Fault(func(f *bank.Faults) { f.Down = false })
 	two.pay(p, r)
 	if v := two.look(p); v.Stage != api.Funded || v.Paid != 128 {
 		t.Errorf("paid well it is %+v", v)
@@ -286,30 +277,30 @@ func TestDoubleSpendAtTwoCenters(t *testing.T) {
 // grace, in no order.
 func TestDepositsAreSpread(t *testing.T) {
 	t.Parallel()
-	b := newBank(t, newClock())
+	b := newBank(t)
 	s := newShop(t, b)
-	var all []*payer
+	var all []*bank.Payer
 	for range 8 {
-		p := newPayer(t, b)
+		p := bank.NewPayer(t, b.Bank)
 		s.tab(p)
-		s.pay(p, p.pays(s.Till, p.buy(ticket.Paid, 64, 82), time.Time{}))
+		s.pay(p, p.Pays(s.Offer(), p.Buy(ticket.Paid, 64, 82), time.Time{}))
 		all = append(all, p)
 	}
 	for _, p := range all {
 		for range 3 {
-			s.pay(p, p.pays(s.Till, p.buy(ticket.Paid, 64, 82), time.Time{}))
+			s.pay(p, p.Pays(s.Offer(), p.Buy(ticket.Paid, 64, 82), time.Time{}))
 		}
 	}
-	b.fault(func() { b.times = nil })
+	b.Fault(func(f *bank.Faults) { f.Times = nil })
 	for at := start; at.Before(start.Add(6 * time.Minute)); at = at.Add(time.Second) {
-		b.set(at)
+		b.Set(at)
 		s.Deposit(t.Context())
 	}
-	if len(b.times) != 24 {
-		t.Fatalf("the mint has %d, want 24", len(b.times))
+	if len(b.Times) != 24 {
+		t.Fatalf("the mint has %d, want 24", len(b.Times))
 	}
 	distinct := map[time.Time]bool{}
-	for _, at := range b.times {
+	for _, at := range b.Times {
 		distinct[at] = true
 		if d := at.Sub(start); d < time.Minute || d > 5*time.Minute {
 			t.Errorf("one came after %v", d)
@@ -324,15 +315,15 @@ func TestDepositsAreSpread(t *testing.T) {
 // are due and not before, and can be taken back until then.
 func TestPostDatedSlices(t *testing.T) {
 	t.Parallel()
-	b := newBank(t, newClock())
-	s, p := newShop(t, b), newPayer(t, b)
+	b := newBank(t)
+	s, p := newShop(t, b), bank.NewPayer(t, b.Bank)
 	s.tab(p)
-	s.pay(p, p.pays(s.Till, p.buy(ticket.Paid, 64, 82), time.Time{}))
+	s.pay(p, p.Pays(s.Offer(), p.Buy(ticket.Paid, 64, 82), time.Time{}))
 	var ahead []ticket.Ticket
 	for day := range 3 {
-		with := p.buy(ticket.Paid, 64, 82)
+		with := p.Buy(ticket.Paid, 64, 82)
 		ahead = append(ahead, with)
-		s.pay(p, p.pays(s.Till, with, start.Add(time.Duration(day+1)*23*time.Hour)))
+		s.pay(p, p.Pays(s.Offer(), with, start.Add(time.Duration(day+1)*23*time.Hour)))
 	}
 	if v := s.look(p); v.Paid != 64 || v.Ahead != 3*64 || !v.NextAhead.Equal(start.Add(23*time.Hour)) {
 		t.Errorf("it is %+v", v)
@@ -341,26 +332,26 @@ func TestPostDatedSlices(t *testing.T) {
 	use := Use{}
 	for day := range 3 {
 		if day == 2 {
-			b.swap(t, ahead[2]) // the person takes the last one back
+			b.Swap(t, ahead[2]) // the person takes the last one back
 		}
 		for range 8 {
 			use = s.works(p, use, 3*time.Hour)
-			if m, _ := s.Meter(p.account, p.request.ID); len(m.Record) > 0 {
+			if m, _ := s.Meter(p.Account, p.Request.ID); len(m.Record) > 0 {
 				s.agree(p)
 			}
 			s.Deposit(t.Context())
 		}
-		if stage, why := s.Stage(p.account, p.request.WireGuard); day < 2 && stage != api.Funded {
+		if stage, why := s.Stage(p.Account, p.Request.WireGuard); day < 2 && stage != api.Funded {
 			t.Errorf("on day %d it is %s: %s", day+1, stage, why)
 		}
 	}
 	// Three days of money are used, and the fourth ticket is gone: no cheating.
 	v := s.look(p)
-	if got := b.deposited(); got != 3*64 || v.Paid != 3*64 || len(v.Refused) != 0 {
+	if got := b.Deposited(); got != 3*64 || v.Paid != 3*64 || len(v.Refused) != 0 {
 		t.Errorf("the mint has %d, the tab is %+v", got, v)
 	}
 	s.works(p, use, time.Hour)
-	if stage, why := s.Stage(p.account, p.request.WireGuard); stage != api.TabNapping || why != "its money is at an end" {
+	if stage, why := s.Stage(p.Account, p.Request.WireGuard); stage != api.TabNapping || why != "its money is at an end" {
 		t.Errorf("at the end it is %s: %s", stage, why)
 	}
 }
@@ -369,10 +360,10 @@ func TestPostDatedSlices(t *testing.T) {
 // its date; money brings it back.
 func TestTheEndIsAnnounced(t *testing.T) {
 	t.Parallel()
-	b := newBank(t, newClock())
-	s, p := newShop(t, b), newPayer(t, b)
+	b := newBank(t)
+	s, p := newShop(t, b), bank.NewPayer(t, b.Bank)
 	s.tab(p)
-	s.pay(p, p.pays(s.Till, p.buy(ticket.Paid, 64, 82), time.Time{}))
+	s.pay(p, p.Pays(s.Offer(), p.Buy(ticket.Paid, 64, 82), time.Time{}))
 	use := s.works(p, Use{}, 12*time.Hour)
 	s.agree(p)
 	use = s.works(p, use, 13*time.Hour)
@@ -397,10 +388,10 @@ func TestTheEndIsAnnounced(t *testing.T) {
 		t.Errorf("after its time it is %s", got)
 	}
 	// Money brings it back, from wherever it is.
-	s.pay(p, p.pays(s.Till, p.buy(ticket.Paid, 64, 82), time.Time{}))
+	s.pay(p, p.Pays(s.Offer(), p.Buy(ticket.Paid, 64, 82), time.Time{}))
 	s.agree(p)
 	s.Review()
-	if stage, why := s.Stage(p.account, p.request.WireGuard); stage != api.Funded {
+	if stage, why := s.Stage(p.Account, p.Request.WireGuard); stage != api.Funded {
 		t.Errorf("paid again it is %s: %s", stage, why)
 	}
 	use = s.works(p, use, 24*time.Hour)
@@ -418,9 +409,9 @@ func TestTheEndIsAnnounced(t *testing.T) {
 }
 
 // told returns the last event of each kind.
-func (s *shop) told(p *payer) map[api.What]api.Event {
+func (s *shop) told(p *bank.Payer) map[api.What]api.Event {
 	s.tb.Helper()
-	list, err := s.Events(s.tb.Context(), p.account, p.request.ID, 0, 0)
+	list, err := s.Events(s.tb.Context(), p.Account, p.Request.ID, 0, 0)
 	if err != nil {
 		s.tb.Fatal(err)
 	}
@@ -432,42 +423,42 @@ func (s *shop) told(p *payer) map[api.What]api.Event {
 }
 
 // wait lets time go by, with the center at work.
-func (s *shop) wait(p *payer, until time.Time) api.Stage {
-	for at := s.bank.now(); at.Before(until); at = at.Add(50 * time.Second) {
-		s.bank.set(at)
+func (s *shop) wait(p *bank.Payer, until time.Time) api.Stage {
+	for at := s.bank.Now(); at.Before(until); at = at.Add(50 * time.Second) {
+		s.bank.Set(at)
 		s.Review()
 	}
-	s.bank.set(until)
+	s.bank.Set(until)
 	s.Review()
-	stage, _ := s.Stage(p.account, p.request.WireGuard)
+	stage, _ := s.Stage(p.Account, p.Request.WireGuard)
 	return stage
 }
 
 // Time in which the center was not there, or its clock was wrong, deletes nobody.
 func TestNobodyIsDeletedForACentersAbsence(t *testing.T) {
 	t.Parallel()
-	b := newBank(t, newClock())
-	s, p := newShop(t, b), newPayer(t, b)
+	b := newBank(t)
+	s, p := newShop(t, b), bank.NewPayer(t, b.Bank)
 	s.tab(p)
-	s.pay(p, p.pays(s.Till, p.buy(ticket.Paid, 64, 82), time.Time{}))
+	s.pay(p, p.Pays(s.Offer(), p.Buy(ticket.Paid, 64, 82), time.Time{}))
 	s.works(p, Use{}, 30*time.Hour) // nobody countersigns: it naps after a slice
 	before := s.told(p)[api.DeletionDue]
-	if stage, _ := s.Stage(p.account, p.request.WireGuard); stage != api.TabNapping {
+	if stage, _ := s.Stage(p.Account, p.Request.WireGuard); stage != api.TabNapping {
 		t.Fatalf("it is %s", stage)
 	}
 	s.again()
-	b.set(b.now().Add(100 * 24 * time.Hour))
+	b.Set(b.Now().Add(100 * 24 * time.Hour))
 	s.Review()
-	if stage, _ := s.Stage(p.account, p.request.WireGuard); stage != api.TabNapping {
+	if stage, _ := s.Stage(p.Account, p.Request.WireGuard); stage != api.TabNapping {
 		t.Errorf("after the center was away it is %s", stage)
 	}
 	after := s.told(p)[api.DeletionDue]
-	if got := after.Due.Sub(before.Due).Round(time.Hour); got != 100*24*time.Hour || !after.Due.After(b.now()) {
+	if got := after.Due.Sub(before.Due).Round(time.Hour); got != 100*24*time.Hour || !after.Due.After(b.Now()) {
 		t.Errorf("its deletion is told for %v, %v later than before", after.Due, got)
 	}
-	b.set(b.now().AddDate(-1, 0, 0)) // and a clock that goes back
+	b.Set(b.Now().AddDate(-1, 0, 0)) // and a clock that goes back
 	s.Review()
-	if stage, _ := s.Stage(p.account, p.request.WireGuard); stage != api.TabNapping {
+	if stage, _ := s.Stage(p.Account, p.Request.WireGuard); stage != api.TabNapping {
 		t.Errorf("with a clock that is behind it is %s", stage)
 	}
 }
@@ -475,11 +466,11 @@ func TestNobodyIsDeletedForACentersAbsence(t *testing.T) {
 // A center claims no more than what was countersigned and a slice.
 func TestClaimsAreCountersigned(t *testing.T) {
 	t.Parallel()
-	b := newBank(t, newClock())
-	s, p := newShop(t, b), newPayer(t, b)
+	b := newBank(t)
+	s, p := newShop(t, b), bank.NewPayer(t, b.Bank)
 	s.tab(p)
 	for range 3 {
-		s.pay(p, p.pays(s.Till, p.buy(ticket.Paid, 64, 82), time.Time{}))
+		s.pay(p, p.Pays(s.Offer(), p.Buy(ticket.Paid, 64, 82), time.Time{}))
 	}
 	use := s.works(p, Use{}, 4*time.Hour)
 	s.agree(p)
@@ -495,11 +486,11 @@ func TestClaimsAreCountersigned(t *testing.T) {
 		t.Errorf("the center claims %d, want %d and a slice", got, v.Signed)
 	}
 	// What is countersigned is by the tab's key, and just the last record.
-	p.anew()
+	p.Anew()
 	s.tab(p)
-	s.pay(p, p.pays(s.Till, p.buy(ticket.Paid, 64, 82), time.Time{}))
+	s.pay(p, p.Pays(s.Offer(), p.Buy(ticket.Paid, 64, 82), time.Time{}))
 	s.works(p, use, 6*time.Hour)
-	m, err := s.Meter(p.account, p.request.ID)
+	m, err := s.Meter(p.Account, p.Request.ID)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -509,11 +500,11 @@ func TestClaimsAreCountersigned(t *testing.T) {
 		t.Fatalf("record %+v (%v)", r, err)
 	}
 	_, stranger, _ := ed25519.GenerateKey(nil)
-	if _, err := s.Countersign(p.account, p.request.ID, api.CountersignRequest{Record: m.Record, Signature: r.Sign(stranger)}); !errors.Is(err, cloudpal.Denied) {
+	if _, err := s.Countersign(p.Account, p.Request.ID, api.CountersignRequest{Record: m.Record, Signature: r.Sign(stranger)}); !errors.Is(err, cloudpal.Denied) {
 		t.Errorf("countersigned by a stranger: %v", err)
 	}
 	r.Used--
-	if _, err := s.Countersign(p.account, p.request.ID, api.CountersignRequest{Record: r.Append(nil), Signature: r.Sign(p.counter)}); !errors.Is(err, cloudpal.Exist) {
+	if _, err := s.Countersign(p.Account, p.Request.ID, api.CountersignRequest{Record: r.Append(nil), Signature: r.Sign(p.Counter)}); !errors.Is(err, cloudpal.Exist) {
 		t.Errorf("another record countersigned: %v", err)
 	}
 }
@@ -522,38 +513,38 @@ func TestClaimsAreCountersigned(t *testing.T) {
 // further; when it is back everything is taken to it.
 func TestTheMintIsAwayAndBack(t *testing.T) {
 	t.Parallel()
-	b := newBank(t, newClock())
-	s, p := newShop(t, b), newPayer(t, b)
+	b := newBank(t)
+	s, p := newShop(t, b), bank.NewPayer(t, b.Bank)
 	s.tab(p)
-	r := p.pays(s.Till, p.buy(ticket.Paid, 64, 82), time.Time{})
-	if err := s.keys.refresh(t.Context(), b.now()); err != nil {
+	r := p.Pays(s.Offer(), p.Buy(ticket.Paid, 64, 82), time.Time{})
+	if err := s.keys.refresh(t.Context(), b.Now()); err != nil {
 		t.Fatal(err)
 	}
-	b.fault(func() { b.down = true })
-	if _, err := s.Pay(t.Context(), p.account, p.request.ID, r); !errors.Is(err, cloudpal.Missing) || cloudpal.HintOf(err) == "" {
+	b.Fault(func(f *bank.Faults) { f.Down = true })
+	if _, err := s.Pay(t.Context(), p.Account, p.Request.ID, r); !errors.Is(err, cloudpal.Missing) || cloudpal.HintOf(err) == "" {
 		t.Errorf("a first ticket when the mint is away: %v", err)
 	}
-	if stage, _ := s.Stage(p.account, p.request.WireGuard); stage != api.Unpaid {
+	if stage, _ := s.Stage(p.Account, p.Request.WireGuard); stage != api.Unpaid {
 		t.Errorf("it is %s", stage)
 	}
 	// The answer of the mint gets lost, too.
-	b.fault(func() { b.down, b.loses = false, 1 })
-	if _, err := s.Pay(t.Context(), p.account, p.request.ID, r); !errors.Is(err, cloudpal.Missing) {
+	b.Fault(func(f *bank.Faults) { f.Down, f.Loses = false, 1 })
+	if _, err := s.Pay(t.Context(), p.Account, p.Request.ID, r); !errors.Is(err, cloudpal.Missing) {
 		t.Errorf("when its answer gets lost: %v", err)
 	}
 	s.pay(p, r)
-	if got := b.deposited(); got != 64 {
+	if got := b.Deposited(); got != 64 {
 		t.Errorf("the mint has %d, want 64", got)
 	}
-	b.fault(func() { b.down = true })
+	b.Fault(func(f *bank.Faults) { f.Down = true })
 	for range 3 {
-		s.pay(p, p.pays(s.Till, p.buy(ticket.Paid, 64, 82), time.Time{}))
+		s.pay(p, p.Pays(s.Offer(), p.Buy(ticket.Paid, 64, 82), time.Time{}))
 	}
 	s.again() // with the mint away
 	use := Use{}
 	for range 16 {
 		use = s.works(p, use, 3*time.Hour)
-		if m, _ := s.Meter(p.account, p.request.ID); len(m.Record) > 0 {
+		if m, _ := s.Meter(p.Account, p.Request.ID); len(m.Record) > 0 {
 			s.agree(p)
 		}
 		s.Deposit(t.Context())
@@ -562,13 +553,13 @@ func TestTheMintIsAwayAndBack(t *testing.T) {
 	if v := s.look(p); v.Stage != api.TabNapping || v.Paid != 4*64 || v.Pending != 3*64 {
 		t.Errorf("with one slice confirmed and one on trust used it is %+v", v)
 	}
-	b.fault(func() { b.down = false })
+	b.Fault(func(f *bank.Faults) { f.Down = false })
 	for range 20 {
-		b.set(b.now().Add(maxBackoff))
+		b.Set(b.Now().Add(maxBackoff))
 		s.Deposit(t.Context())
 		s.Review()
 	}
-	if v := s.look(p); v.Stage != api.Funded || v.Pending != 0 || b.deposited() != 4*64 {
-		t.Errorf("when it is back it is %+v, and the mint has %d", v, b.deposited())
+	if v := s.look(p); v.Stage != api.Funded || v.Pending != 0 || b.Deposited() != 4*64 {
+		t.Errorf("when it is back it is %+v, and the mint has %d", v, b.Deposited())
 	}
 }
