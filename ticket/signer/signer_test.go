@@ -16,7 +16,6 @@ import (
 	"sync"
 	"testing"
 
-	"filippo.io/bigmod"
 	"github.com/cloudflare/circl/blindsign/blindrsa"
 
 	"github.com/tradle/cloudpal"
@@ -70,34 +69,74 @@ func TestVectors(t *testing.T) {
 			t.Fatal(err)
 		}
 		blinded, _ := hex.DecodeString(v.Blinded)
-		m, err := bigmod.NewNat().SetBytes(blinded, s.n)
+		signed, err := s.power(blinded)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := hex.EncodeToString(s.power(m).Bytes(s.n)); got != v.Signature {
+		if got := hex.EncodeToString(signed.Bytes(s.n)); got != v.Signature {
 			t.Errorf("got %s, want %s", got, v.Signature)
 		}
 	}
 }
 
-// TestSignsAsOthers compares with circl's signer.
+// TestSignsAsOthers compares with circl's signer, whichever prime is the larger.
 func TestSignsAsOthers(t *testing.T) {
-	s := shared()
-	other := blindrsa.NewSigner(s.key)
-	for range 50 {
-		m, err := rand.Int(rand.Reader, s.key.N)
+	key := shared().key
+	n := key.N
+	turned := &rsa.PrivateKey{PublicKey: key.PublicKey, D: key.D, Primes: []*big.Int{key.Primes[1], key.Primes[0]}}
+	turned.Precompute()
+	edges := []*big.Int{
+		big.NewInt(1), big.NewInt(2), new(big.Int).Lsh(big.NewInt(1), bits/2), new(big.Int).Sub(new(big.Int).Lsh(big.NewInt(1), bits/2), big.NewInt(1)),
+		new(big.Int).Sub(n, big.NewInt(1)), key.Primes[0], key.Primes[1], new(big.Int).Sub(n, key.Primes[0]),
+		new(big.Int).Sub(new(big.Int).Lsh(big.NewInt(1), bits-1), big.NewInt(1)),
+	}
+	for _, key := range []*rsa.PrivateKey{key, turned} {
+		s, err := New(key)
 		if err != nil {
 			t.Fatal(err)
 		}
-		blinded := m.FillBytes(make([]byte, Size))
-		got, err := s.Sign(blinded)
-		if err != nil {
-			t.Fatal(err)
+		other := blindrsa.NewSigner(key)
+		for i := range 50 {
+			m, err := rand.Int(rand.Reader, n)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if i < len(edges) {
+				m = edges[i]
+			}
+			blinded := m.FillBytes(make([]byte, Size))
+			got, err := s.Sign(blinded)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := new(big.Int).Exp(m, key.D, n).FillBytes(make([]byte, Size))
+			if i >= len(edges) { // circl refuses multiples of a prime
+				if want, err = other.BlindSign(blinded); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if !bytes.Equal(got, want) {
+				t.Errorf("%x: got %x, want %x", blinded, got, want)
+			}
 		}
-		want, err := other.BlindSign(blinded)
-		if err != nil || !bytes.Equal(got, want) {
-			t.Errorf("got %x, want %x, %v", got, want, err)
-		}
+	}
+}
+
+// TestPrimesOfOneSize: the arithmetic halves what it is given.
+func TestPrimesOfOneSize(t *testing.T) {
+	p, err := rand.Prime(rand.Reader, bits/2-40)
+	q, err2 := rand.Prime(rand.Reader, bits/2+40)
+	if err := errors.Join(err, err2); err != nil {
+		t.Fatal(err)
+	}
+	one := big.NewInt(1)
+	e := big.NewInt(exponent)
+	d := new(big.Int).ModInverse(e, new(big.Int).Mul(new(big.Int).Sub(p, one), new(big.Int).Sub(q, one)))
+	if d == nil {
+		return // by chance, one of them less one is a multiple of the exponent
+	}
+	if _, err := New(keyOf(new(big.Int).Mul(p, q), e, d, p, q)); !errors.Is(err, cloudpal.Invalid) {
+		t.Errorf("got %v, want %v", err, cloudpal.Invalid)
 	}
 }
 
@@ -119,6 +158,7 @@ func TestFaults(t *testing.T) {
 	for name, spoil := range map[string]func(*Signer){
 		"dp":   func(s *Signer) { s.dp[len(s.dp)-1] ^= 1 },
 		"dq":   func(s *Signer) { s.dq[5] ^= 0x10 },
+		"rp":   func(s *Signer) { s.rp.SetUint(3).ExpandFor(s.p) },
 		"qInv": func(s *Signer) { s.qInv.SetUint(3).ExpandFor(s.p) },
 	} {
 		s, err := precompute(shared().key)
