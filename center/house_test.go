@@ -32,6 +32,8 @@ type house struct {
 	image   string
 	addr    netip.Addr // of every VM
 	calls   []string   // what was asked, in order
+	stats   host.Stats // of every VM
+	slept   host.Depth // that was asked for last
 	// before and after are called around the answer to what changes something.
 	before, after func(call string)
 }
@@ -123,7 +125,17 @@ func (h *house) handler() http.Handler {
 	handle("POST /v1/vms/{vm}/start", become(host.Running, host.Stopped, host.Cold, host.Asleep, host.Running))
 	handle("POST /v1/vms/{vm}/resume", become(host.Running, host.Cold, host.Asleep, host.Running))
 	handle("POST /v1/vms/{vm}/stop", become(host.Stopped, host.Stopped, host.Cold, host.Asleep, host.Running))
-	handle("POST /v1/vms/{vm}/suspend", become(host.Asleep, host.Asleep, host.Running))
+	suspend := become(host.Asleep, host.Asleep, host.Running)
+	handle("POST /v1/vms/{vm}/suspend", func(r *http.Request) (any, error) {
+		var q host.SuspendRequest
+		if err := json.NewDecoder(r.Body).Decode(&q); err != nil {
+			return nil, cloudpal.E("suspend", cloudpal.Invalid, err)
+		}
+		h.slept = q.Depth
+		return suspend(r)
+	})
+	handle("GET /v1/vms/{vm}/stats", func(*http.Request) (any, error) { return h.stats, nil })
+	handle("GET /v1/volumes", func(*http.Request) (any, error) { return []host.Volume{}, nil })
 	mux.HandleFunc("GET /v1/vms/{vm}/events", func(w http.ResponseWriter, r *http.Request) {
 		if r.FormValue("after") == "0" {
 			json.NewEncoder(w).Encode([]host.Event{{N: 1, What: host.Booted}})
@@ -174,6 +186,20 @@ func (h *house) set(f func(*host.VM)) {
 	for _, v := range h.vms {
 		f(v)
 	}
+}
+
+// awake makes the VMs have been awake for so long.
+func (h *house) awake(d time.Duration) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.stats.Awake = d
+}
+
+// depth is the last that a VM was put to sleep to.
+func (h *house) depth() host.Depth {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.slept
 }
 
 // empty returns what is still there.

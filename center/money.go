@@ -18,6 +18,7 @@ type Money struct {
 	// ticket key.
 	Mints func(key ed25519.PrivateKey) ([]till.Issuer, error)
 	Terms till.Terms
+	Now   func() time.Time // nil: time.Now
 }
 
 // openTill opens the till of a center that takes money. The key that tickets are paid
@@ -36,7 +37,7 @@ func (c *Center) openTill() error {
 		return err
 	}
 	c.till, err = till.Open(till.Config{
-		Dir: filepath.Join(c.cfg.Dir, "till"), Key: key, Issuers: mints, Terms: c.cfg.Money.Terms, Log: c.log,
+		Dir: filepath.Join(c.cfg.Dir, "till"), Key: key, Issuers: mints, Terms: c.cfg.Money.Terms, Log: c.log, Now: c.cfg.Money.Now,
 	})
 	return err
 }
@@ -68,11 +69,11 @@ const (
 func (c *Center) keepCollecting() {
 	tick := time.NewTicker(collectEvery)
 	defer tick.Stop()
-	m := meter{at: map[api.ID]time.Time{}}
+	m := newMeter()
 	for {
 		select {
 		case <-tick.C:
-			c.collect(c.ctx, &m)
+			c.collect(c.ctx, m)
 		case <-c.ctx.Done():
 			return
 		}
@@ -85,6 +86,8 @@ type meter struct {
 	volumes map[string]int64 // bytes used
 	listed  time.Time
 }
+
+func newMeter() *meter { return &meter{at: map[api.ID]time.Time{}} }
 
 func (c *Center) collect(ctx context.Context, m *meter) {
 	list, err := c.host.VMs(ctx)

@@ -1,0 +1,263 @@
+package center
+
+import (
+	"crypto/ed25519"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tradle/cloudpal"
+	"github.com/tradle/cloudpal/center/api"
+	"github.com/tradle/cloudpal/center/till"
+	host "github.com/tradle/cloudpal/compute/api"
+	"github.com/tradle/cloudpal/test/bank"
+	"github.com/tradle/cloudpal/ticket"
+)
+
+// sells makes a center one that takes the bank's tickets.
+func sells(b *bank.Bank) func(*Config) {
+	return func(c *Config) {
+		c.Money = &Money{
+			Mints: func(ed25519.PrivateKey) ([]till.Issuer, error) { return []till.Issuer{{Trust: b.Trust, Mint: b}}, nil },
+			Terms: till.Terms{Tariff: api.Tariff{Core: 64, Storage: 30}},
+		}
+	}
+}
+
+// pay pays the payer's tab with a ticket of today.
+func pay(t *testing.T, c *api.Client, p *bank.Payer) {
+	t.Helper()
+	offer, err := c.Offer(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	with := p.Buy(ticket.Paid, 64, ticket.EpochAt(time.Now()))
+	if _, err := c.Pay(t.Context(), p.Request.ID, p.Pays(offer, with, time.Time{})); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A center that takes money makes and wakes no pal without it, and says what to do;
+// when the money comes all is as if it had been there.
+func TestNoMoneyNoPal(t *testing.T) {
+	t.Parallel()
+	b := bank.New(t, time.Now)
+	p := open(t, newHouse(t), t.TempDir(), sells(b))
+	payer, account := bank.NewPayer(t, b), newAccount(t)
+	c := p.as(account)
+	about, err := p.as(nil).Center(t.Context())
+	if err != nil || !about.Paid {
+		t.Errorf("the center says %+v (%v)", about, err)
+	}
+	create := api.CreateRequest{WireGuard: payer.Request.WireGuard}
+	if _, err := c.Create(t.Context(), create); !errors.Is(err, cloudpal.Exhausted) || !strings.Contains(cloudpal.HintOf(err), "offer") {
+		t.Errorf("unpaid: %v, hint %q", err, cloudpal.HintOf(err))
+	}
+	body, _ := json.Marshal(create)
+	header := fmt.Sprintf("Content-Type: application/json\r\nContent-Length: %d\r\n", len(body))
+	if status, problem := p.send(account, request("POST /v1/pals", header, string(body))); status != http.StatusPaymentRequired || problem.Hint == "" {
+		t.Errorf("unpaid it is %d %+v", status, problem)
+	}
+	if got := p.house.took(); got != "POST images/import" {
+		t.Errorf("for it the host was asked %q", got)
+	}
+	if _, err := c.OpenTab(t.Context(), payer.Request); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Create(t.Context(), create); !errors.Is(err, cloudpal.Exhausted) {
+		t.Errorf("with a tab that is not paid: %v", err)
+	}
+	pay(t, c, payer)
+	made, err := c.Create(t.Context(), create)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Another account's money is not this one's.
+	if _, err := p.as(newAccount(t)).Create(t.Context(), create); !errors.Is(err, cloudpal.Exhausted) {
+		t.Errorf("another account: %v", err)
+	}
+	if _, err := p.as(newAccount(t)).Tab(t.Context(), payer.Request.ID); !errors.Is(err, cloudpal.NotExist) {
+		t.Errorf("another account sees the tab: %v", err)
+	}
+	tabs, err := c.Tabs(t.Context())
+	if err != nil || len(tabs) != 1 || tabs[0].Paid != 64 {
+		t.Errorf("tabs %+v (%v)", tabs, err)
+	}
+	// Closed, its money is at an end: it naps however often a packet wakes it, and
+	// nothing asks for it.
+	if _, err := c.CloseTab(t.Context(), payer.Request.ID); err != nil {
+		t.Fatal(err)
+	}
+	p.till.Review()
+	for _, is := range []host.State{host.Running, host.Running} {
+		p.house.set(func(v *host.VM) { v.State = is })
+		p.house.took()
+		p.collect(t.Context(), newMeter())
+		if got := p.house.took(); got != "POST vms/suspend" {
+			t.Errorf("without money the host is asked %q", got)
+		}
+	}
+	for what, ask := range map[string]func() error{
+		"wake":   func() error { _, err := c.Wake(t.Context(), made.ID); return err },
+		"lock":   func() error { _, err := c.Lock(t.Context(), made.ID); return err },
+		"unlock": func() error { return c.Unlock(t.Context(), made.ID, []byte("x")) },
+	} {
+		if err := ask(); !errors.Is(err, cloudpal.Exhausted) || !strings.Contains(cloudpal.HintOf(err), "closed") {
+			t.Errorf("%s: %v, hint %q", what, err, cloudpal.HintOf(err))
+		}
+	}
+	// Another tab brings it back.
+	payer.Anew()
+	if _, err := c.OpenTab(t.Context(), payer.Request); err != nil {
+		t.Fatal(err)
+	}
+	pay(t, c, payer)
+	if got, err := c.Wake(t.Context(), made.ID); err != nil || got.State != api.Awake {
+		t.Errorf("paid again: %+v (%v)", got, err)
+	}
+}
+
+// What stage a tab is in is where its pal is, and in the end it is gone.
+func TestPalsFollowTheirMoney(t *testing.T) {
+	t.Parallel()
+	clock := bank.NewClock(time.Now())
+	b := bank.New(t, clock.Now)
+	p := open(t, newHouse(t), t.TempDir(), func(c *Config) {
+		sells(b)(c)
+		c.Money.Now = clock.Now
+	})
+	payer := bank.NewPayer(t, b)
+	c := p.as(newAccount(t))
+	if _, err := c.OpenTab(t.Context(), payer.Request); err != nil {
+		t.Fatal(err)
+	}
+	pay(t, c, payer)
+	if _, err := c.Create(t.Context(), api.CreateRequest{WireGuard: payer.Request.WireGuard}); err != nil {
+		t.Fatal(err)
+	}
+	m := newMeter()
+	p.collect(t.Context(), m)
+	// The host counts thirty hours awake; the money is for a day.
+	clock.Add(20 * time.Hour)
+	p.house.awake(20 * time.Hour)
+	p.collect(t.Context(), newMeter())
+	meter, err := c.Meter(t.Context(), payer.Request.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Countersign(t.Context(), payer.Request.ID, payer.Agrees(meter)); err != nil {
+		t.Fatal(err)
+	}
+	tab, err := c.Tab(t.Context(), payer.Request.ID)
+	if err != nil || tab.Used != 53 || tab.Signed != 53 {
+		t.Errorf("after 20 of 24 hours the tab is %+v (%v)", tab, err)
+	}
+	clock.Add(10 * time.Hour)
+	p.house.awake(30 * time.Hour)
+	p.collect(t.Context(), newMeter())
+	p.till.Review()
+	p.house.took()
+	p.collect(t.Context(), m)
+	if got := p.house.took(); got != "POST vms/suspend" {
+		t.Errorf("when its money has ended the host is asked %q", got)
+	}
+	events, err := c.TabEvents(t.Context(), payer.Request.ID, 0, 0)
+	if err != nil || len(events) < 3 {
+		t.Fatalf("events %+v (%v)", events, err)
+	}
+	pass := func(d time.Duration) {
+		for ; d > 0; d -= 2 * time.Minute {
+			clock.Add(2 * time.Minute)
+			p.till.Review()
+		}
+	}
+	pass(3*24*time.Hour + time.Hour)
+	p.house.took()
+	p.collect(t.Context(), m)
+	if got := p.house.took(); got != "POST vms/suspend" || p.house.depth() != host.Sealed {
+		t.Errorf("three days later the host is asked %q, to %s", got, p.house.depth())
+	}
+	if left := p.house.left(); left == "" {
+		t.Error("it is gone too early")
+	}
+	pass(27 * 24 * time.Hour)
+	p.collect(t.Context(), m)
+	if left := p.house.left(); left != "" {
+		t.Errorf("thirty days later there is %s", left)
+	}
+}
+
+// A pal from before the center took money naps, and is not taken away.
+func TestPalsFromBeforeMoney(t *testing.T) {
+	t.Parallel()
+	h, dir, account := newHouse(t), t.TempDir(), newAccount(t)
+	p := open(t, h, dir, nil)
+	made := create(t, p.as(account), 1)
+	p.end()
+	b := bank.New(t, time.Now)
+	p = open(t, h, dir, sells(b))
+	p.till.Review()
+	h.took()
+	p.collect(t.Context(), newMeter())
+	if got := h.took(); got != "POST vms/suspend" {
+		t.Errorf("the host is asked %q", got)
+	}
+	if _, err := p.as(account).Wake(t.Context(), made.ID); !errors.Is(err, cloudpal.Exhausted) {
+		t.Errorf("woken: %v", err)
+	}
+	// And a center that takes none any more is free of charge again.
+	p.end()
+	p = open(t, h, dir, nil)
+	if got, err := p.as(account).Wake(t.Context(), made.ID); err != nil || got.State != api.Awake {
+		t.Errorf("free again: %+v (%v)", got, err)
+	}
+	if _, err := p.as(account).Offer(t.Context()); !errors.Is(err, cloudpal.NotExist) {
+		t.Errorf("it offers %v", err)
+	}
+}
+
+// What is wrong about money is told with its kind, and what to do.
+func TestBadMoney(t *testing.T) {
+	t.Parallel()
+	b := bank.New(t, time.Now)
+	p := open(t, newHouse(t), t.TempDir(), sells(b))
+	payer, account := bank.NewPayer(t, b), newAccount(t)
+	c := p.as(account)
+	if _, err := c.OpenTab(t.Context(), payer.Request); err != nil {
+		t.Fatal(err)
+	}
+	id := payer.Request.ID.String()
+	for what, q := range map[string]struct {
+		line, body string
+		want       int
+	}{
+		"no tab":              {"GET /v1/tabs/nonsense", "", 404},
+		"a tab in capitals":   {"GET /v1/tabs/" + strings.ToUpper(id), "", 404},
+		"a tab of nobody's":   {"GET /v1/tabs/" + strings.Repeat("0", 64), "", 404},
+		"no request":          {"POST /v1/tabs", "{}", 400},
+		"an unknown field":    {"POST /v1/tabs/" + id + "/pay", `{"gift":1}`, 400},
+		"nothing":             {"POST /v1/tabs/" + id + "/pay", `{}`, 400},
+		"huge":                {"POST /v1/tabs/" + id + "/pay", `{"spend":"` + strings.Repeat("A", 1<<16) + `"}`, 400},
+		"two payments":        {"POST /v1/tabs/" + id + "/pay", `{}{}`, 400},
+		"a record of none":    {"POST /v1/tabs/" + id + "/meter", `{"record":"AAAA","signature":"AAAA"}`, 409},
+		"the end of nothing":  {"POST /v1/tabs/" + id + "/close", `{}`, 400},
+		"a wait without end":  {"GET /v1/tabs/" + id + "/events?wait=1h", "", 400},
+		"an offer to be made": {"POST /v1/offer", "{}", 404},
+	} {
+		header := fmt.Sprintf("Content-Type: application/json\r\nContent-Length: %d\r\n", len(q.body))
+		status, problem := p.send(account, request(q.line, header, q.body))
+		if status != q.want || problem.Title == "" {
+			t.Errorf("%s: %d %+v, want %d", what, status, problem, q.want)
+		}
+	}
+	if status, _ := p.send(nil, request("GET /v1/tabs", "", "")); status != http.StatusForbidden {
+		t.Errorf("a stranger's tabs: %d", status)
+	}
+	if status, _ := p.send(nil, request("GET /v1/offer", "", "")); status != http.StatusOK {
+		t.Errorf("a stranger asks for the offer: %d", status)
+	}
+}
