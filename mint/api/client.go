@@ -52,31 +52,40 @@ type Client struct {
 	http *http.Client
 }
 
-// Dial returns a client of the mint at an address: https://HOST[:PORT][#FINGERPRINT].
-// With a fingerprint, the SHA-256 of the mint's public key in base64url, just that
-// key is the mint's; without one it shows a certificate for HOST, as web sites do.
-// Through may be nil. Dial connects only when something is asked.
+// Dial returns a client of the mint at an address: see Transport. Through may be nil.
+// Dial connects only when something is asked.
 func Dial(address string, through Dialer) (*Client, error) {
+	base, by, err := Transport(address, through)
+	if err != nil {
+		return nil, err
+	}
+	return Over(base, by), nil
+}
+
+// Transport returns how to reach who answers at https://HOST[:PORT][#FINGERPRINT], and
+// that address without the fingerprint. With a fingerprint, the SHA-256 of a public
+// key in base64url, just who has that key is reached; without one, who shows a
+// certificate for HOST, as web sites do. Through may be nil.
+func Transport(address string, through Dialer) (base string, by *http.Transport, err error) {
 	const op = "read a mint's address"
 	u, err := url.Parse(address)
 	if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || strings.Trim(u.Path, "/") != "" {
-		return nil, cloudpal.E(op, cloudpal.Invalid, errors.New("it is not https://HOST:PORT")).WithHint("it stands in the mint.json that the mint's operator gives away")
+		return "", nil, cloudpal.E(op, cloudpal.Invalid, errors.New("it is not https://HOST:PORT")).WithHint("it stands in the mint.json that the mint's operator gives away")
 	}
 	config := &tls.Config{MinVersion: tls.VersionTLS13}
 	if u.Fragment != "" {
 		pin, err := base64.RawURLEncoding.Strict().DecodeString(u.Fragment)
 		if err != nil || len(pin) != sha256.Size {
-			return nil, cloudpal.E(op, cloudpal.Invalid, errors.New("the key behind the # is not one of 43 characters"))
+			return "", nil, cloudpal.E(op, cloudpal.Invalid, errors.New("the key behind the # is not one of 43 characters"))
 		}
-		// The mint's key is compared with the address's, in place of names and
-		// authorities.
+		// The key is compared with the address's, in place of names and authorities.
 		config.InsecureSkipVerify = true
 		config.VerifyConnection = func(s tls.ConnectionState) error { return pinned(pin, s) }
 	}
 	if through == nil {
 		through = &net.Dialer{Timeout: dialTimeout}
 	}
-	return Over((&url.URL{Scheme: u.Scheme, Host: u.Host}).String(), &http.Transport{
+	return (&url.URL{Scheme: u.Scheme, Host: u.Host}).String(), &http.Transport{
 		DialContext:            through.DialContext,
 		TLSClientConfig:        config,
 		TLSHandshakeTimeout:    handshakeTimeout,
@@ -84,7 +93,7 @@ func Dial(address string, through Dialer) (*Client, error) {
 		IdleConnTimeout:        30 * time.Second,
 		MaxIdleConns:           4,
 		MaxResponseHeaderBytes: maxHeader,
-	}), nil
+	}, nil
 }
 
 // Over returns a client that asks by a transport of its own, such as one that hides
