@@ -1,6 +1,7 @@
 package tunnel
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -32,11 +33,10 @@ var (
 	distant   = addr("203.0.113.10") // the core's, behind the default route
 )
 
-const farName = "far"
-
-// farLink is no name that another test would take: wireguard-go's sockets are
-// in one place for the whole machine.
-var farLink = fmt.Sprintf("wg-far%d", os.Getpid()%100000)
+const (
+	farName = "far"
+	farLink = "wg-far"
+)
 
 // A far is the other side of the world: Debian's WireGuard as the core, in a
 // network of its own.
@@ -66,6 +66,8 @@ func (f far) wireGuard(device key) {
 	f.t.Helper()
 	name := farLink
 	cmd := f.command("wireguard-go", "-f", name)
+	var said bytes.Buffer
+	cmd.Stderr = &said
 	cmd.Env = append(os.Environ(), "WG_I_PREFER_BUGGY_USERSPACE_TO_POLISHED_KMOD=1", "LOG_LEVEL=error")
 	if err := cmd.Start(); err != nil {
 		f.t.Fatal(err)
@@ -73,6 +75,9 @@ func (f far) wireGuard(device key) {
 	f.t.Cleanup(func() {
 		cmd.Process.Signal(unix.SIGTERM)
 		cmd.Wait()
+		if f.t.Failed() {
+			f.t.Logf("Debian's WireGuard said %q and ended: %v", &said, cmd.ProcessState)
+		}
 	})
 	eventually(f.t, "Debian's WireGuard comes up", func() bool { return f.command("wg", "show", name).Run() == nil })
 	set := f.command("wg", "setconf", name, "/dev/stdin")

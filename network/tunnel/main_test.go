@@ -13,12 +13,14 @@ import (
 
 func TestMain(m *testing.M) {
 	apart.Main(m, unix.CLONE_NEWNET|unix.CLONE_NEWNS, func() error {
-		// "ip netns" then has its own place, too.
-		if err := os.MkdirAll("/run/netns", 0o755); err != nil {
-			return err
-		}
-		if err := unix.Mount("netns", "/run/netns", "tmpfs", 0, ""); err != nil {
-			return err
+		// "ip netns" and wireguard-go then have their own places, too.
+		for _, dir := range []string{"/run/netns", "/run/wireguard"} {
+			if err := os.MkdirAll(dir, 0o755); err != nil {
+				return err
+			}
+			if err := unix.Mount("none", dir, "tmpfs", 0, ""); err != nil {
+				return err
+			}
 		}
 		for path, text := range map[string]string{string(resolvConf): ownResolv, string(etcHosts): ownHosts} {
 			if err := mountFile(path, text); err != nil {
