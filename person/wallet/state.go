@@ -96,6 +96,7 @@ type tab struct {
 	Offer   center.Signed   `json:"offer"`
 	Meter   center.Meter    `json:"meter"` // the last that is known
 	Closed  *center.Signed  `json:"closed,omitempty"`
+	Short   bool            `json:"short,omitempty"` // it gives back too little: a dispute brings it
 	Dispute *mint.Dispute   `json:"dispute,omitempty"`
 	Ended   bool            `json:"ended,omitempty"`
 }

@@ -80,8 +80,9 @@ func (s *Short) Error() string {
 // CloseTab ends a tab and brings back what is not used of it: change of the tickets
 // that were deposited, straight from the mint, and those that were not.
 //
-// Where the center gives back too little, all that it does give is taken, and the
-// error has a *Short in its trail.
+// Where the center gives back too little, the error has a *Short in its trail, and
+// none of that is taken: a mint gives back what a center agrees to or what it decides
+// in a dispute, not both.
 func (w *Wallet) CloseTab(ctx context.Context, at Center, id center.TabID) (ticket.Units, error) {
 	signed, err := at.CloseTab(ctx, id)
 	if err != nil {
@@ -94,7 +95,7 @@ func (w *Wallet) CloseTab(ctx context.Context, at Center, id center.TabID) (tick
 	got, err := w.collect(ctx, id)
 	if err == nil && short != nil {
 		err = cloudpal.E("close a tab", cloudpal.Denied, short).
-			WithHint("all that it gives is yours already; for the rest, ask the mint: the wallet has the proof")
+			WithHint("the mint decides, and the wallet has the proof: cloudpal wallet dispute")
 	}
 	return got, err
 }
@@ -126,7 +127,7 @@ func (w *Wallet) keepClosed(ctx context.Context, id center.TabID, signed center.
 			return nil
 		}
 		next := *now
-		next.Closed, next.Meter = &signed, closed.Meter
+		next.Closed, next.Meter, next.Short = &signed, closed.Meter, short != nil
 		c.put(kindTab, string(id[:]), next)
 		for _, r := range closed.Refunds {
 			if n, p := s.paymentOf(id, r.Serial); p != nil {
@@ -200,19 +201,21 @@ func (w *Wallet) collect(ctx context.Context, id center.TabID) (got ticket.Units
 	if err := t.Closed.Open(t.Center[:], center.ForClosed, &closed); err != nil {
 		return 0, err
 	}
-	var errs []error
+	var first error
 	for n, p := range s.payments {
-		if p.Tab != id || p.Ended {
-			continue
-		}
 		serial := p.Coin.serial()
 		back := slices.ContainsFunc(closed.Returned, func(r []byte) bool { return slices.Equal(r, serial[:]) })
+		if p.Tab != id || p.Ended || t.Short && !back {
+			continue
+		}
 		units, err := w.settle(ctx, n, p, back)
 		got += units
-		errs = append(errs, err)
+		if first == nil {
+			first = err
+		}
 	}
-	if err := errors.Join(errs...); err != nil {
-		return got, errs0(errs)
+	if first != nil || t.Short {
+		return got, first
 	}
 	return got, w.change(ctx, func(s *state, c *change) error {
 		if now, ok := s.tabs[id]; ok {
@@ -222,11 +225,6 @@ func (w *Wallet) collect(ctx context.Context, id center.TabID) (got ticket.Units
 		}
 		return nil
 	})
-}
-
-// errs0 returns the first of errors that is one: its kind and hint are what counts.
-func errs0(errs []error) error {
-	return errs[slices.IndexFunc(errs, func(err error) bool { return err != nil })]
 }
 
 // settle brings back what there is of one payment.
