@@ -319,7 +319,7 @@ func TestReaderModel(t *testing.T) {
 					}
 				}
 				common = rapid.Uint64Range(0, common).Draw(t, "common")
-				if err := reader.Reorg(h, h.Roots, common); err != nil {
+				if err := reader.Reorg(h, h.Roots, common, reader.Fork()); err != nil {
 					t.Fatal(err)
 				}
 				for i := range got {

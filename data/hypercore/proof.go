@@ -305,16 +305,18 @@ func (c *Core) VerifyHead(h merkle.Head) error {
 }
 
 // Reorg makes the head of another fork the log's: common blocks and their nodes
-// stay, all others go. Nodes are those of the new tree that are not stored. The
-// signature is checked here, that the nodes belong to the head by the caller
-// (merkle.Verify, merkle.Fork).
-func (c *Core) Reorg(h merkle.Head, nodes []merkle.Node, common uint64) error {
+// stay, all others go. Nodes are those of the new tree that are not stored, and
+// fork is that of the log which the new tree was compared with: where the log has
+// another by now, common says nothing of it, and Reorg refuses with
+// merkle.ErrStale. The signature is checked here, that the nodes belong to the
+// head by the caller (merkle.Verify, merkle.Fork).
+func (c *Core) Reorg(h merkle.Head, nodes []merkle.Node, common, fork uint64) error {
 	if err := c.check("reorg"); err != nil {
 		return err
 	}
 	l := c.log
 	l.mu.Lock()
-	err := l.reorg(h, nodes, common)
+	err := l.reorg(h, nodes, common, fork)
 	l.mu.Unlock()
 	if err != nil {
 		return cloudpal.E("reorg", "", err)
@@ -323,8 +325,10 @@ func (c *Core) Reorg(h merkle.Head, nodes []merkle.Node, common uint64) error {
 	return nil
 }
 
-func (l *log) reorg(h merkle.Head, nodes []merkle.Node, common uint64) error {
+func (l *log) reorg(h merkle.Head, nodes []merkle.Node, common, fork uint64) error {
 	switch {
+	case fork != l.head.Fork:
+		return fmt.Errorf("%w: compared with fork %d, not %d", merkle.ErrStale, fork, l.head.Fork)
 	case h.Fork <= l.head.Fork || h.Fork > compact.MaxUint:
 		return cloudpal.E("", cloudpal.Invalid, fmt.Errorf("fork %d does not follow on %d", h.Fork, l.head.Fork))
 	case common > min(h.Length, l.head.Length):

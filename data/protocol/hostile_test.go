@@ -11,6 +11,7 @@ import (
 	"github.com/tradle/cloudpal"
 	"github.com/tradle/cloudpal/data/compact"
 	"github.com/tradle/cloudpal/data/hypercore"
+	"github.com/tradle/cloudpal/data/manifest"
 	"github.com/tradle/cloudpal/data/merkle"
 	"github.com/tradle/cloudpal/data/protomux"
 )
@@ -373,6 +374,36 @@ func TestForgedFork(t *testing.T) {
 	s.say(typeData, appendProof(nil, &a.proof))
 	s.dropped("data of another fork")
 	recovers(t, w, r, rr)
+}
+
+// A fork that was compared with our log before that changed to yet another one is
+// not followed as if nothing had happened.
+func TestForkComparedTooEarly(t *testing.T) {
+	pair := manifest.NewKeyPair([32]byte{5})
+	var writers [2]*hypercore.Core
+	for i := range writers {
+		writers[i] = newWriter(t, hypercore.Options{KeyPair: &pair})
+		fill(t, writers[i], 0, 20)
+	}
+	r := newReader(t, writers[0], hypercore.Options{})
+	rw, rr := connect(t, writers[0], Options{}, r, Options{Full: true})
+	waitAll(t, r, 20)
+	must(t, rw.Close())
+
+	must(t, writers[0].Truncate(5, 1))
+	fill(t, writers[0], 100, 120)
+	must(t, writers[1].Truncate(15, 2))
+	fill(t, writers[1], 200, 220)
+	p, err := writers[1].Prove(merkle.Request{Fork: 2, Upgrade: &merkle.UpgradeRequest{Length: 35}})
+	must(t, err)
+	var f reorg
+	must(t, rr.verifyFork(&f, &p))
+	first := writers[0].Head()
+	must(t, r.Reorg(first, first.Roots, 5, 0))
+	if err := rr.apply(&f); !errors.Is(err, merkle.ErrStale) {
+		t.Errorf("got %v, want %v", err, merkle.ErrStale)
+	}
+	recovers(t, writers[1], r, rr)
 }
 
 // Bytes that are no message end the connection.

@@ -313,6 +313,9 @@ func (r *Replicator) finishFork(p *Peer, fork *reorg) error {
 	p.fork = nil
 	r.refresh()
 	r.settled()
+	if errors.Is(err, merkle.ErrStale) {
+		return nil // settled has asked again
+	}
 	if err != nil && r.state.Fork < fork.fork {
 		return cloudpal.E("protocol: change to another fork", "", err)
 	}

@@ -11,6 +11,7 @@ import (
 //	hashes -> applied
 type reorg struct {
 	fork   uint64
+	from   uint64 // the fork of ours that the tree was compared with
 	flight *flight
 	head   *merkle.Verified // nil until the tree is verified
 	part   *merkle.Fork
@@ -83,6 +84,7 @@ func (r *Replicator) verifyFork(f *reorg, p *merkle.Proof) error {
 	if err := r.core.VerifyHead(v.Head); err != nil {
 		return err
 	}
+	f.from = r.core.Fork() // before the length and the nodes are read
 	part, err := merkle.Part(r.core, r.core.Length(), v)
 	if err != nil {
 		return err
@@ -92,8 +94,9 @@ func (r *Replicator) verifyFork(f *reorg, p *merkle.Proof) error {
 	return nil
 }
 
-// apply makes a fork ours.
+// apply makes a fork ours. It is merkle.ErrStale where ours has changed since the
+// two were compared.
 func (r *Replicator) apply(f *reorg) error {
 	nodes := append(f.head.Nodes, f.part.Nodes()...)
-	return r.core.Reorg(f.head.Head, nodes, f.part.Common())
+	return r.core.Reorg(f.head.Head, nodes, f.part.Common(), f.from)
 }
