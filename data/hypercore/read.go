@@ -88,7 +88,7 @@ func (c *Core) HasAll(start, end uint64) bool {
 // NextMissing returns the first block from start up to end that is not here, if
 // there is one. It reads nothing from disk but, once, the bitfield.
 func (c *Core) NextMissing(start, end uint64) (index uint64, ok bool) {
-	index = end
+	index = start
 	c.withBits(func(b *bitfield) { index = b.next(start, end, false) })
 	return index, index < end
 }
