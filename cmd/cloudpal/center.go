@@ -22,6 +22,17 @@ it takes to run it. As it ends, pals that are awake stay awake; the next center
 finds them all. Its own key, and what pals there are, is under --state in
 "center": keep a copy of center/key.pem.
 
+With --tickets it takes money: a pal needs tickets of one of those mints, whose
+mint.json says whom to believe about its keys. What it costs is in the file of
+--tariff:
+
+  {"tariff": {"core": 64, "app": 64, "storage": 8, "traffic": 1}, "slice": 64,
+   "classes": ["paid"], "grace": "5m", "seal": "72h", "delete": "720h"}
+
+in units for a day awake, for 30 days of a GiB on disk, and for a GiB sent; a unit
+is 1/64 of a day of the smallest core, and "slice" what one ticket is worth. The
+key that tickets are paid to is center/tickets.pem: keep a copy of that, too.
+
 People need to reach the TCP port of --listen and the UDP ports of --udp-ports.`
 
 // centerOptions are what "cloudpal center" is told.
@@ -37,6 +48,8 @@ type centerOptions struct {
 	disk      size
 	pals      int
 	owned     int
+	tickets   []string // files of mints; none: pals are free of charge
+	tariff    string   // file
 }
 
 func (c *cli) center() *cobra.Command {
@@ -45,6 +58,7 @@ func (c *cli) center() *cobra.Command {
 		Use: "center", Short: "Run a data center on this machine, look at it", Long: centerHelp,
 		Example: `  cloudpal center
   cloudpal center --advertise 203.0.113.5 --max-pals 2000 --nap-memory 16G
+  cloudpal center --tickets mint.json --tariff tariff.json
   cloudpal center --prefix6 2001:db8:1:2::/64 --seal 24h
   cloudpal center status`,
 		Args: func(cmd *cobra.Command, args []string) error {
@@ -69,6 +83,8 @@ func (c *cli) center() *cobra.Command {
 	f.Var(&o.memory, "pal-memory", "memory of a core (default 160M)")
 	f.Var(&o.disk, "pal-disk", "disk of a pal, which takes what is on it (default 8G)")
 	f.StringVar(&o.core, "core", c.lookup("CLOUDPAL_CORE", ""), "`PATH` of the core's image, an OCI layout or archive (default: core beside this program)")
+	f.StringSliceVar(&o.tickets, "tickets", nil, "`FILE` of a mint whose tickets pay for pals, its mint.json; may be given more than once (default: pals are free of charge)")
+	f.StringVar(&o.tariff, "tariff", "", "`FILE` that says what pals cost")
 	c.hostFlags(f, &o.host)
 	for _, name := range []string{"listen", "advertise", "udp-ports", "idle", "seal", "max-pals", "max-owned", "pal-memory", "pal-disk"} {
 		c.offerFlag(cmd, name, words())
@@ -95,6 +111,8 @@ func (o *centerOptions) check() error {
 	switch {
 	case len(o.listen) == 0:
 		return usage{errors.New("--listen: a center answers somewhere")}
+	case (len(o.tickets) > 0) != (o.tariff != ""):
+		return usage{errors.New("--tickets and --tariff: who takes tickets says for what, and who does not has no tariff")}
 	case o.pals < 1 || o.owned < 1:
 		return usage{errors.New("--max-pals and --max-owned are at least 1")}
 	case o.ports.Count() < o.pals:

@@ -72,11 +72,15 @@ func (c *cli) runOn(ctx context.Context, o centerOptions, listeners []net.Listen
 	}
 	log := c.logger(o.host.debug)
 	addrs := addressesOf(o, log)
+	money, err := o.money(log)
+	if err != nil {
+		return err
+	}
 	ctr, err := center.New(ctx, center.Config{
 		Dir: filepath.Join(state, "center"), Host: agent, Core: o.core, Version: versionName(), Log: log,
 		Addrs:  addrs,
 		Memory: int64(o.memory), Disk: int64(o.disk), Nap: api.Nap{Idle: o.idle, Seal: o.seal},
-		Ports: o.ports, MaxPals: o.pals, MaxOwned: o.owned,
+		Ports: o.ports, MaxPals: o.pals, MaxOwned: o.owned, Money: money,
 	})
 	if err != nil {
 		return err

@@ -24,6 +24,8 @@ func TestWrongCenters(t *testing.T) {
 		"center --max-owned -1":                     "at least 1",
 		"center --idle 10ms":                        "--idle",
 		"center --seal -1h":                         "--seal",
+		"center --tickets mint.json":                "--tariff",
+		"center --tariff tariff.json":               "--tickets",
 		"center --pal-memory much":                  "256M",
 		"center --prefix6 2001:db8::1/64":           "2001:db8:1:2::/64",
 		"center --prefix6 2001:db8::/128":           "2001:db8:1:2::/64",
