@@ -19,6 +19,7 @@ package payment
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"time"
 )
@@ -28,6 +29,30 @@ type Amount struct {
 	Minor    int64  `json:"minor"`    // cents, say
 	Currency string `json:"currency"` // ISO 4217, upper case: "EUR"
 }
+
+// decimals are the currencies that have no cents, or three digits of them (ISO 4217).
+// All others have two.
+var decimals = map[string]int{
+	"BIF": 0, "CLP": 0, "DJF": 0, "GNF": 0, "JPY": 0, "KMF": 0, "KRW": 0, "PYG": 0, "RWF": 0, "UGX": 0,
+	"VND": 0, "VUV": 0, "XAF": 0, "XOF": 0, "XPF": 0, "SATS": 0,
+	"BHD": 3, "IQD": 3, "JOD": 3, "KWD": 3, "LYD": 3, "OMR": 3, "TND": 3, "BTC": 8,
+}
+
+// Decimal returns the amount without its currency: "5.00".
+func (a Amount) Decimal() string {
+	digits, ok := decimals[a.Currency]
+	if !ok {
+		digits = 2
+	}
+	text := fmt.Sprintf("%0*d", digits+1, a.Minor)
+	if digits == 0 {
+		return text
+	}
+	return text[:len(text)-digits] + "." + text[len(text)-digits:]
+}
+
+// String returns the amount for people: "5.00 EUR".
+func (a Amount) String() string { return a.Decimal() + " " + a.Currency }
 
 // An Order is what is to be paid: a quote of the mint.
 type Order struct {
