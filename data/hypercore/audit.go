@@ -2,6 +2,7 @@ package hypercore
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 
@@ -35,32 +36,100 @@ func (a *Audit) fault(format string, args ...any) {
 	}
 }
 
-// Audit checks all that is here: each block against its leaf, each node of the
-// tree against those below it, the roots against the signature, and the
-// bitfield against the blocks. It reads everything, and lets the core be used
-// meanwhile.
+// Audit checks all that is here of the log as it is in the store now: each block
+// that the bitfield says is here against its leaf, each node of the tree against
+// those below it, the roots against the signature. It reads everything, also
+// what is in memory, from disk, and lets the core be used meanwhile. What takes
+// time is what is here, however long the log is. The error is that of ctx or of
+// the store; a disk that cannot read something is a fault.
 func (c *Core) Audit(ctx context.Context) (Audit, error) {
 	if err := c.check("audit"); err != nil {
 		return Audit{}, err
 	}
-	s := c.Snapshot()
-	defer s.Close()
-	a := &auditor{core: s, audit: Audit{Key: c.Key(), Length: s.Length()}}
-	if err := a.run(ctx); err != nil {
-		return a.audit, cloudpal.E("audit core "+c.Key().String(), "", err)
+	l := c.log
+	l.mu.RLock()
+	a := auditor{log: l, head: l.head, view: l.core.View()}
+	contiguous := l.bits.contiguous
+	l.mu.RUnlock()
+	defer a.view.Close()
+	a.audit = Audit{Key: l.key, Length: a.head.Length}
+	if err := a.run(ctx, contiguous); err != nil {
+		return a.audit, cloudpal.E("audit core "+l.key.String(), "", err)
 	}
 	return a.audit, nil
 }
 
 type auditor struct {
-	core  *Core
+	log   *log
+	head  merkle.Head
+	view  *storage.View
+	buf   []byte
 	audit Audit
 }
 
-func (a *auditor) run(ctx context.Context) error {
-	a.checkHead()
-	for i := uint64(0); i < a.audit.Length; i++ {
-		if i&1023 == 0 && ctx.Err() != nil {
+func (a *auditor) run(ctx context.Context, contiguous uint64) error {
+	if err := a.checkHead(); err != nil {
+		return err
+	}
+	if err := a.checkBlocks(ctx, 0, contiguous); err != nil {
+		return err
+	}
+	err := a.view.Pages(func(i uint64, p *storage.Page) error { return a.checkPage(ctx, contiguous, i, p) })
+	if err := a.found(ctx, err); err != nil {
+		return err
+	}
+	return a.found(ctx, a.view.Nodes(func(nodes []merkle.Node) error { return a.checkNodes(ctx, nodes) }))
+}
+
+// found makes a fault of an error, unless it is one that ends the audit.
+func (a *auditor) found(ctx context.Context, err error) error {
+	if err == nil || ctx.Err() != nil || errors.Is(err, storage.ErrClosed) {
+		return err
+	}
+	a.audit.fault("%v", err)
+	return nil
+}
+
+// checkHead checks that the roots are here, and what is signed.
+func (a *auditor) checkHead() error {
+	h := a.head
+	roots, err := merkle.Roots(a.view, h.Length)
+	switch {
+	case errors.Is(err, storage.ErrClosed):
+		return err
+	case err != nil:
+		a.audit.fault("the roots: %v", err)
+	default:
+		h.Roots = roots
+	}
+	if h.Length == 0 && len(h.Signature) == 0 {
+		return nil
+	}
+	a.log.mu.RLock()
+	defer a.log.mu.RUnlock()
+	if err := a.log.verify(h); err != nil {
+		a.audit.fault("the signature: %v", err)
+	}
+	return nil
+}
+
+// checkPage checks the blocks of a page of the bitfield that are beyond the
+// contiguous ones.
+func (a *auditor) checkPage(ctx context.Context, contiguous, index uint64, p *storage.Page) error {
+	first := index * storage.PageBits
+	for start := p.Next(0, true); start < storage.PageBits; {
+		end := p.Next(start, false)
+		if err := a.checkBlocks(ctx, max(first+start, contiguous), first+end); err != nil {
+			return err
+		}
+		start = p.Next(end, true)
+	}
+	return nil
+}
+
+func (a *auditor) checkBlocks(ctx context.Context, start, end uint64) error {
+	for i := start; i < end; i++ {
+		if i&255 == 0 && ctx.Err() != nil {
 			return cloudpal.E("", cloudpal.Timeout, ctx.Err())
 		}
 		if err := a.checkBlock(i); err != nil {
@@ -70,78 +139,76 @@ func (a *auditor) run(ctx context.Context) error {
 	return nil
 }
 
-func (a *auditor) checkHead() {
-	h := a.core.snap.head
-	if h.Length == 0 && len(h.Signature) == 0 {
-		return
-	}
-	if err := a.core.VerifyHead(h); err != nil {
-		a.audit.fault("the signature: %v", err)
-	}
-}
-
-// checkBlock checks a block, its leaf, and the nodes that end with it.
+// checkBlock checks a block that should be here against its leaf.
 func (a *auditor) checkBlock(i uint64) error {
-	leaf, known, err := a.node(2 * i)
-	if err != nil {
-		return err
+	leaf, known, err := a.view.Node(2 * i)
+	if err == nil {
+		a.buf, err = a.view.AppendBlock(a.buf[:0], i)
 	}
-	stored, err := a.core.appendStored(nil, i)
 	switch {
+	case errors.Is(err, storage.ErrClosed):
+		return err
+	case i >= a.head.Length:
+		a.audit.fault("block %d is beyond the end of the log", i)
 	case err == cloudpal.NotExist:
-		if a.core.Has(i) {
-			a.audit.fault("block %d is not here, though it should be", i)
-		}
+		a.audit.fault("block %d is not here, though it should be", i)
 	case err != nil:
 		a.audit.fault("block %d: %v", i, err)
 	default:
 		a.audit.Blocks++
-		a.audit.Bytes += uint64(len(stored))
-		if !known || merkle.Leaf(i, stored) != leaf {
+		a.audit.Bytes += uint64(len(a.buf))
+		if !known || merkle.Leaf(i, a.buf) != leaf {
 			a.audit.fault("block %d is not what was signed", i)
 		}
-	}
-	return a.checkParents(2 * i)
-}
-
-// checkParents checks the nodes of which a leaf is the last.
-func (a *auditor) checkParents(leaf uint64) error {
-	for n := flat.Parent(leaf); ; n = flat.Parent(n) {
-		if _, last := flat.Span(n); last != leaf {
-			return nil
-		}
-		if err := a.checkParent(n); err != nil {
-			return err
-		}
-	}
-}
-
-func (a *auditor) checkParent(index uint64) error {
-	n, known, err := a.node(index)
-	if err != nil || !known {
-		return err
-	}
-	l, r, _ := flat.Children(index)
-	left, hasLeft, err := a.node(l)
-	if err != nil {
-		return err
-	}
-	right, hasRight, err := a.node(r)
-	if err != nil {
-		return err
-	}
-	if hasLeft && hasRight && merkle.Parent(left, right) != n {
-		a.audit.fault("node %d is not that of its children", index)
 	}
 	return nil
 }
 
-func (a *auditor) node(index uint64) (merkle.Node, bool, error) {
-	n, ok, err := snapReader{a.core.log, a.core.snap}.Node(index)
-	if ok {
-		a.audit.Nodes++
+// checkNodes checks nodes against those below them, where both of these are here.
+func (a *auditor) checkNodes(ctx context.Context, nodes []merkle.Node) error {
+	if ctx.Err() != nil {
+		return cloudpal.E("", cloudpal.Timeout, ctx.Err())
 	}
-	return n, ok, err
+	for _, n := range nodes {
+		a.audit.Nodes++
+		if _, last := flat.Span(n.Index); last >= 2*a.head.Length {
+			a.audit.fault("node %d is beyond the end of the log", n.Index)
+			continue
+		}
+		if err := a.checkNode(n, nodes); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *auditor) checkNode(n merkle.Node, beside []merkle.Node) error {
+	l, r, parent := flat.Children(n.Index)
+	if !parent {
+		return nil
+	}
+	left, hasLeft, err := a.node(l, beside)
+	if err != nil {
+		return err
+	}
+	right, hasRight, err := a.node(r, beside)
+	if err != nil {
+		return err
+	}
+	if hasLeft && hasRight && merkle.Parent(left, right) != n {
+		a.audit.fault("node %d is not that of its children", n.Index)
+	}
+	return nil
+}
+
+// node returns a node that is stored, which often is one of some.
+func (a *auditor) node(index uint64, some []merkle.Node) (merkle.Node, bool, error) {
+	for _, n := range some {
+		if n.Index == index {
+			return n, true, nil
+		}
+	}
+	return a.view.Node(index)
 }
 
 // AuditStore audits all cores of a store, one after the other.

@@ -103,16 +103,24 @@ func (s *Store) Cores() iter.Seq2[[32]byte, error] {
 // scan gives f what is behind a prefix: the rest of each key, and the value,
 // both valid until f returns, until f says false.
 func (s *Store) scan(p []byte, f func(k, v []byte) (more bool, err error)) error {
+	return s.scanOf(s.db, p, f)
+}
+
+// scanOf is scan of the database or of a snapshot.
+func (s *Store) scanOf(r pebble.Reader, p []byte, f func(k, v []byte) (more bool, err error)) error {
 	if !s.readers.enter() {
 		return ErrClosed
 	}
 	defer s.readers.leave()
-	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: p, UpperBound: after(p)})
+	it, err := r.NewIter(&pebble.IterOptions{LowerBound: p, UpperBound: after(p)})
 	if err != nil {
 		return err
 	}
 	defer it.Close()
 	for more := it.First(); more; more = it.Next() {
+		if s.readers.shutting() {
+			return ErrClosed
+		}
 		v, err := it.ValueAndErr()
 		if err != nil {
 			return err
@@ -237,7 +245,11 @@ func (c *Core) readTile(r pebble.Reader, t *tile) error {
 // Pages gives f the pages of the bitfield, in their order. A page that is not
 // stored has no bits.
 func (c *Core) Pages(f func(index uint64, p *Page) error) error {
-	err := c.store.scan(prefix(c.num, pageKind), func(k, v []byte) (bool, error) {
+	return c.pages(c.store.db, f)
+}
+
+func (c *Core) pages(r pebble.Reader, f func(index uint64, p *Page) error) error {
+	err := c.store.scanOf(r, prefix(c.num, pageKind), func(k, v []byte) (bool, error) {
 		p := new(Page)
 		if len(k) != 8 {
 			return false, damaged{errPage}

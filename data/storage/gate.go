@@ -31,6 +31,9 @@ func (g *gate) leave() {
 	}
 }
 
+// shutting reports whether the gate is shut, or being shut.
+func (g *gate) shutting() bool { return g.inside.Load() < 0 }
+
 // shut turns readers away and returns when nobody is inside. It is called once.
 func (g *gate) shut() {
 	for n := g.inside.Add(math.MinInt64); n != math.MinInt64; n = g.inside.Load() {

@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"encoding/binary"
 	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -81,4 +82,36 @@ func (v *View) Node(index uint64) (n merkle.Node, ok bool, err error) {
 	}
 	n, ok = t.get(slot)
 	return n, ok, nil
+}
+
+// Pages is that of Core, then.
+func (v *View) Pages(f func(index uint64, p *Page) error) error {
+	return v.core.pages(v.snap, f)
+}
+
+// Nodes gives f all nodes of the tree that are stored, those of one tile after
+// those of another: not in their order. The slice is valid until f returns.
+func (v *View) Nodes(f func(nodes []merkle.Node) error) error {
+	s := v.core.store
+	var nodes []merkle.Node
+	err := s.scanOf(v.snap, prefix(v.core.num, tileKind), func(k, b []byte) (bool, error) {
+		if len(k) != 8 {
+			return false, damaged{errTile}
+		}
+		t := tile{root: binary.BigEndian.Uint64(k)}
+		if err := t.decode(b); err != nil {
+			return false, damaged{err}
+		}
+		nodes = nodes[:0]
+		for slot := range slots {
+			if n, ok := t.get(slot); ok {
+				nodes = append(nodes, n)
+			}
+		}
+		return true, f(nodes)
+	})
+	if err != nil {
+		return s.fail("read the tree of a core in", err)
+	}
+	return nil
 }
