@@ -41,7 +41,7 @@ var mayImport = map[string]string{
 	"data/compact":        "",
 	"data/corestore":      "data/hypercore data/manifest data/merkle data/protocol data/protomux data/secretstream data/storage github.com/cockroachdb/pebble/v2 golang.org/x/crypto golang.org/x/time",
 	"data/flat":           "",
-	"data/hyperbee":       "data/hypercore",
+	"data/hyperbee":       "data/hypercore data/protocol",
 	"data/hyperblobs":     "data/compact data/hypercore golang.org/x/crypto",
 	"data/hyperdrive":     "data/compact data/corestore data/hyperbee data/hyperblobs data/hypercore data/manifest golang.org/x/crypto golang.org/x/sys",
 	"data/hyperdrive/dav": "data/hyperblobs data/hyperdrive golang.org/x/net",
@@ -59,6 +59,8 @@ var mayImport = map[string]string{
 	"mint/keylog":          "ticket ticket/manifest github.com/transparency-dev/formats github.com/transparency-dev/tessera github.com/transparency-dev/witness golang.org/x/mod k8s.io/klog/v2",
 	"mint/oblivious":       "ticket golang.org/x/net golang.org/x/time",
 	"mint/payment":         "",
+	"mint/payment/ask":     "",
+	"mint/payment/btcpay":  "mint/payment mint/payment/ask golang.org/x/sync",
 	"mint/payment/voucher": "mint/payment",
 	"mint/signing":         "ticket golang.org/x/sys",
 	"mint/signing/vault":   "mint/signing ticket ticket/signer github.com/elastic/go-seccomp-bpf golang.org/x/sync golang.org/x/sys",
@@ -109,6 +111,7 @@ var mayImport = map[string]string{
 	"test/nested":      "",
 	"test/network":     "",
 	"test/postgres":    "golang.org/x/sys",
+	"test/shop":        "mint/payment",
 	"test/world":       "compute/api test/images golang.org/x/sys center/api person",
 }
 
@@ -138,6 +141,7 @@ var testsMayImport = map[string]string{
 	"data/protocol":        "data/storage pgregory.net/rapid",
 	"data/storage":         "pgregory.net/rapid",
 	"identity":             "pgregory.net/rapid",
+	"mint/payment/btcpay":  "test/shop",
 	"mint/payment/voucher": "test/postgres github.com/jackc/pgx/v5 modernc.org/sqlite",
 	"network/overlay":      "github.com/makiuchi-d/gozxing",
 	"network/names":        "test/apart golang.org/x/sys",

@@ -92,8 +92,8 @@ type Status struct {
 // A Method is a way to pay. Its methods may be called by several goroutines at
 // once, and again after a crash of either side: to repeat is to ask.
 //
-// Errors that are cloudpal.Busy or cloudpal.Timeout pass: the service is not
-// there. Others stay.
+// Errors that are cloudpal.Missing, cloudpal.Busy or cloudpal.Timeout pass: the
+// service or a database is not there. Others stay.
 type Method interface {
 	// Begin makes an order payable. The same order gives the same Started.
 	Begin(ctx context.Context, o Order) (Started, error)
