@@ -46,6 +46,9 @@ type clock struct {
 }
 
 func (c *clock) Now() time.Time {
+	if c == nil {
+		return time.Now()
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.at
@@ -299,6 +302,7 @@ type house struct {
 	shelf   *shelf
 	trust   *manifest.Trust
 	card    *till
+	purse   *purse
 	address string
 
 	fail   atomic.Pointer[func(path string, before bool) bool] // says what calls are lost
@@ -308,9 +312,10 @@ type house struct {
 
 func newHouse(t testing.TB) *house { return openHouse(t, &clock{at: start}) }
 
+// openHouse opens one that goes by a clock, or by the machine's.
 func openHouse(t testing.TB, c *clock) *house {
 	t.Helper()
-	h := &house{TB: t, clock: c, card: &till{state: map[string]paying.State{}}}
+	h := &house{TB: t, clock: c, card: &till{state: map[string]paying.State{}}, purse: &purse{paid: map[string]string{}}}
 	h.shelf, h.trust = newShelf()
 	h.shelf.add(thePress.epoch(ticket.EpochAt(c.Now())))
 	dir := t.TempDir()
@@ -323,7 +328,7 @@ func openHouse(t testing.TB, c *clock) *house {
 	h.Mint, err = mint.New(mint.Config{
 		Issuer: issuer, Books: b, Ledger: l, Signer: thePress, Log: h.shelf, Receipt: receiptKey,
 		Methods: map[string]mint.Method{
-			"code": {Method: &purse{paid: map[string]string{}}, Class: ticket.Paid},
+			"code": {Method: h.purse, Class: ticket.Paid},
 			"card": {Method: h.card, Class: ticket.Paid},
 		},
 		Packs: packs, Now: c.Now, Logger: slog.New(slog.DiscardHandler),
@@ -392,8 +397,8 @@ func (h *house) must(err error) {
 	}
 }
 
-// connect is a connection of its own.
-func (h *house) connect() (Mint, error) { return api.Dial(h.address, nil) }
+// dial is a connection of its own.
+func (h *house) dial() (Mint, error) { return api.Dial(h.address, nil) }
 
 // code is a voucher that was not used.
 func (h *house) code() string { return fmt.Sprintf("code %d", h.codes.Add(1)) }
@@ -408,7 +413,7 @@ type own struct {
 }
 
 func (h *house) config(dir, name string, p Policy) Config {
-	return Config{Dir: dir, Seed: seedOf(name), Connect: h.connect, Policy: p, Clock: h.clock, Random: mrand.NewPCG(1, 2)}
+	return Config{Dir: dir, Seed: seedOf(name), Connect: h.dial, Policy: p, Clock: h.clock, Random: mrand.NewPCG(1, 2)}
 }
 
 // wallet makes a person's wallet that does not wait.
