@@ -25,11 +25,11 @@ type keyring struct {
 	issuers []Issuer
 
 	asking sync.Mutex // held while mints are asked
+	asked  time.Time  // when a key was missing; guarded by asking
 
 	mu       sync.Mutex
 	known    map[ticket.KeyID]known
 	receipts map[receiptKey]ed25519.PublicKey
-	asked    time.Time // when a key was missing
 }
 
 // A known key is one of an issuer's.
@@ -130,26 +130,31 @@ const askEvery = 30 * time.Second
 // find returns the key of a ticket. For one that is not known the mints are asked,
 // now and then: a month may just have begun.
 func (k *keyring) find(ctx context.Context, id ticket.KeyID, now time.Time) (known, error) {
-	k.mu.Lock()
-	key, ok := k.known[id]
-	ask := !ok && now.Sub(k.asked).Abs() >= askEvery
-	if ask {
-		k.asked = now
+	if key, ok := k.look(id); ok {
+		return key, nil
 	}
-	k.mu.Unlock()
-	if ask {
-		if err := k.refresh(ctx, now); err != nil {
+	k.asking.Lock()
+	defer k.asking.Unlock()
+	key, ok := k.look(id) // who asked meanwhile may have brought it
+	if !ok && now.Sub(k.asked).Abs() >= askEvery {
+		k.asked = now
+		if err := k.fetchAll(ctx, now); err != nil {
 			k.log.Warn("a ticket's key is not known, and its mint cannot be asked", "err", err)
 			return known{}, cloudpal.E("find a ticket's key", cloudpal.Missing, err)
 		}
-		k.mu.Lock()
-		key, ok = k.known[id]
-		k.mu.Unlock()
+		key, ok = k.look(id)
 	}
 	if !ok {
 		return known{}, cloudpal.E("find a ticket's key", cloudpal.NotExist, nil)
 	}
 	return key, nil
+}
+
+func (k *keyring) look(id ticket.KeyID) (known, bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	key, ok := k.known[id]
+	return key, ok
 }
 
 // clockSlack is how far the center's clock and a mint's may be apart.
@@ -163,6 +168,11 @@ const maxSpendEpochs = 4
 func (k *keyring) refresh(ctx context.Context, now time.Time) error {
 	k.asking.Lock()
 	defer k.asking.Unlock()
+	return k.fetchAll(ctx, now)
+}
+
+// fetchAll is refresh for who holds asking.
+func (k *keyring) fetchAll(ctx context.Context, now time.Time) error {
 	var errs []error
 	first, last := ticket.EpochAt(now.Add(-clockSlack)), ticket.EpochAt(now.Add(clockSlack))
 	first -= min(first, maxSpendEpochs)

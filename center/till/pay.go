@@ -237,9 +237,7 @@ func (t *Till) evidence(p *payment, err error) *mint.Evidence {
 	if !errors.As(err, &spent) {
 		return nil
 	}
-	t.keys.mu.Lock()
-	key, ok := t.keys.known[p.spend.Token.Key]
-	t.keys.mu.Unlock()
+	key, ok := t.keys.look(p.spend.Token.Key)
 	if !ok || spent.Evidence.Proves(p.Issuer, key.Key, p.spend.Serial(), p.contract) != nil {
 		return nil
 	}
