@@ -181,8 +181,11 @@ func (c *Core) appendBlock(r pebble.Reader, dst []byte, index uint64) ([]byte, e
 	if err != nil {
 		return dst, c.store.fail("read a block from", err)
 	}
+	n := len(dst)
 	dst = append(dst, v...)
-	closer.Close()
+	if err := closer.Close(); err != nil { // as in number
+		return dst[:n], c.store.fail("read a block from", err)
+	}
 	return dst, nil
 }
 
@@ -235,9 +238,12 @@ func (c *Core) readTile(r pebble.Reader, t *tile) error {
 	if err != nil {
 		return c.store.fail("read the tree of a core in", err)
 	}
-	defer closer.Close()
-	if err := t.decode(v); err != nil {
-		return c.store.fail("read the tree of a core in", damaged{err})
+	decoding := t.decode(v)
+	if err := closer.Close(); err != nil { // as in number
+		return c.store.fail("read the tree of a core in", err)
+	}
+	if decoding != nil {
+		return c.store.fail("read the tree of a core in", damaged{decoding})
 	}
 	return nil
 }

@@ -82,11 +82,17 @@ func (s *Store) number(k []byte) (n uint64, found bool, err error) {
 	if err != nil {
 		return 0, false, err
 	}
-	defer closer.Close()
-	if len(v) != 8 {
+	if len(v) == 8 {
+		n, found = binary.BigEndian.Uint64(v), true
+	}
+	// A value that could not be read is empty: it is Close that says so.
+	if err := closer.Close(); err != nil {
+		return 0, false, err
+	}
+	if !found {
 		return 0, false, cloudpal.E("read a number", cloudpal.Corrupt, nil)
 	}
-	return binary.BigEndian.Uint64(v), true, nil
+	return n, true, nil
 }
 
 // record reads a record, or returns nil where there is none.
@@ -102,6 +108,9 @@ func (s *Store) record(k []byte) ([]byte, error) {
 	if err != nil {
 		return nil, s.fail("read", err)
 	}
-	defer closer.Close()
-	return append(make([]byte, 0, len(v)), v...), nil
+	v = append(make([]byte, 0, len(v)), v...)
+	if err := closer.Close(); err != nil { // as in number
+		return nil, s.fail("read", err)
+	}
+	return v, nil
 }
