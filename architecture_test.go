@@ -88,8 +88,8 @@ var mayImport = map[string]string{
 
 	"person/wallet": "center/api mint/api ticket ticket/manifest golang.org/x/crypto",
 
-	"cmd/cloudpal": "center center/api center/till compute/api compute/guest compute/host compute/image compute/kernel compute/meter compute/qemu compute/seal data/corestore data/hyperbee data/hypercore data/hyperdrive data/manifest data/protomux data/storage identity mint/signing/vault network/names network/overlay network/route network/tunnel network/wake pal pal/image pal/module person mint/api ticket/manifest " +
-		"github.com/spf13/cobra github.com/spf13/pflag github.com/vbauerster/mpb/v8 golang.org/x/sys golang.org/x/term golang.org/x/time",
+	"cmd/cloudpal": "center center/api center/till compute/api compute/guest compute/host compute/image compute/kernel compute/meter compute/qemu compute/seal data/corestore data/hyperbee data/hypercore data/hyperdrive data/manifest data/protomux data/storage identity mint/signing/vault ticket/ledger ticket mint/signing mint/oblivious mint/keylog mint/books mint network/names network/overlay network/route network/tunnel network/wake pal pal/image pal/module person mint/api ticket/manifest " +
+		"github.com/spf13/cobra github.com/spf13/pflag github.com/vbauerster/mpb/v8 golang.org/x/crypto golang.org/x/mod golang.org/x/sys golang.org/x/term golang.org/x/time",
 	"cmd/vminit": "compute/guest github.com/creack/pty github.com/moby/sys/user github.com/vishvananda/netlink golang.org/x/sys",
 
 	"ticket":          "github.com/cloudflare/circl golang.org/x/crypto",
@@ -143,6 +143,8 @@ var testsMayImport = map[string]string{
 	"identity":             "pgregory.net/rapid",
 	"mint/payment/btcpay":  "test/shop",
 	"mint/payment/voucher": "test/postgres github.com/jackc/pgx/v5 modernc.org/sqlite",
+	"mint":                 "test/postgres ticket/signer pgregory.net/rapid",
+	"mint/books":           "test/postgres pgregory.net/rapid",
 	"network/overlay":      "github.com/makiuchi-d/gozxing",
 	"network/names":        "test/apart golang.org/x/sys",
 	"network/tunnel":       "test/apart",

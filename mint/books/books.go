@@ -128,6 +128,9 @@ func (b *Books) prepare(ctx context.Context) error {
 	return t.Commit()
 }
 
+// DB returns the database, for what a method of payment keeps beside the books.
+func (b *Books) DB() *sql.DB { return b.db }
+
 // Close ends the books once what is on its way is committed.
 func (b *Books) Close() error {
 	b.stop()
