@@ -141,6 +141,7 @@ var testsMayImport = map[string]string{
 	"data/protocol":        "data/storage pgregory.net/rapid",
 	"data/storage":         "pgregory.net/rapid",
 	"identity":             "pgregory.net/rapid",
+	"mint/keylog":          "github.com/transparency-dev/merkle pgregory.net/rapid",
 	"mint/payment/btcpay":  "test/shop",
 	"mint/payment/voucher": "test/postgres github.com/jackc/pgx/v5 modernc.org/sqlite",
 	"mint":                 "test/postgres ticket/signer pgregory.net/rapid",

@@ -43,19 +43,19 @@ func makeFolder(dir string) error {
 	return syncFolder(filepath.Dir(dir))
 }
 
-// lock takes a lock that ends when the file is closed, or with the process. How is
-// syscall.LOCK_EX, which waits, maybe with LOCK_NB, which does not.
-func lock(path string, how int) (*os.File, error) {
+// lock takes a lock that ends with unlock, or with the process. It does not wait.
+func lock(path string) (unlock func() error, err error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	err = syscall.Flock(int(f.Fd()), how)
+	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 	if errors.Is(err, syscall.EWOULDBLOCK) {
 		err = cloudpal.E("", cloudpal.Busy, errors.New("another process has it")).WithHint("stop that one first")
 	}
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	return f, nil
+	// A process that is just being started has the file, too, for a moment.
+	return func() error { return errors.Join(syscall.Flock(int(f.Fd()), syscall.LOCK_UN), f.Close()) }, nil
 }

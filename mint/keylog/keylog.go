@@ -22,7 +22,6 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/transparency-dev/tessera"
@@ -47,9 +46,9 @@ const (
 // A Config says what a log is.
 type Config struct {
 	Folder    string
-	Key       string          // signs checkpoints, as note.GenerateKey writes it
-	Trust     *manifest.Trust // what wallets and centers have
-	Witnesses []string        // where each of Trust's answers, a URL, in their order
+	Key       string           // signs checkpoints, as note.GenerateKey writes it
+	Trust     *manifest.Trust  // what wallets and centers have
+	Witnesses []string         // where each of Trust's answers, a URL, in their order
 	Now       func() time.Time // nil: time.Now
 }
 
@@ -186,11 +185,11 @@ func (l *Log) Publish(ctx context.Context, e manifest.Entry, keys [][]byte) erro
 	const op = "publish a mint's keys"
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	f, err := lock(filepath.Join(l.folder, "lock"), syscall.LOCK_EX) // against other processes
+	unlock, err := l.lock(ctx)
 	if err != nil {
-		return cloudpal.E(op, cloudpal.Other, err)
+		return cloudpal.E(op, "", err)
 	}
-	defer f.Close()
+	defer func() { _ = unlock() }()
 	entries, err := l.integrated()
 	if err != nil {
 		return cloudpal.E(op, "", err)
@@ -215,6 +214,21 @@ func (l *Log) Publish(ctx context.Context, e manifest.Entry, keys [][]byte) erro
 		return cloudpal.E(op, "", err)
 	}
 	return nil
+}
+
+// lock waits until no other process publishes.
+func (l *Log) lock(ctx context.Context) (unlock func() error, err error) {
+	for {
+		unlock, err := lock(filepath.Join(l.folder, "lock"))
+		if !errors.Is(err, cloudpal.Busy) {
+			return unlock, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, errors.Join(err, ctx.Err())
+		case <-time.After(pollEvery):
+		}
+	}
 }
 
 // admit checks the log as it would be, and keeps the keys of its last entry.

@@ -17,6 +17,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -45,8 +46,14 @@ type witnessServer struct {
 	config  WitnessConfig
 	witness *Witness
 	server  *httptest.Server
-	before  func(http.ResponseWriter, *http.Request) bool // nil, or whether to go on
+	gate    atomic.Pointer[gate]
 }
+
+// A gate is asked before a witness, and says whether it is to be asked, too.
+type gate func(http.ResponseWriter, *http.Request) bool
+
+// set puts a gate before a witness; nil takes it away.
+func (s *witnessServer) set(g gate) { s.gate.Store(&g) }
 
 func newKeyPair(tb testing.TB, name string) (private, public string) {
 	tb.Helper()
@@ -86,7 +93,7 @@ func newWitness(tb testing.TB, name string, logs ...string) *witnessServer {
 	s := &witnessServer{config: WitnessConfig{Folder: tb.TempDir(), Name: name, Logs: logs, Now: now}}
 	s.open(tb)
 	s.server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if s.before == nil || s.before(w, r) {
+		if g := s.gate.Load(); g == nil || *g == nil || (*g)(w, r) {
 			s.witness.ServeHTTP(w, r)
 		}
 	}))
@@ -270,15 +277,40 @@ func TestPublishOnce(t *testing.T) {
 	}
 }
 
+// Who publishes while another process does waits, as long as its context lets it.
+func TestPublishWaits(t *testing.T) {
+	t.Parallel()
+	m := newMint(t, 0)
+	l := m.open(t)
+	unlock, err := lock(filepath.Join(m.Folder, "lock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	entry, keys := m.manifest(t, 92, "")
+	ctx, cancel := context.WithTimeout(t.Context(), 3*pollEvery)
+	defer cancel()
+	if err := l.Publish(ctx, entry, keys); !errors.Is(err, cloudpal.Busy) {
+		t.Fatalf("got %v", err)
+	}
+	done := make(chan error)
+	go func() { done <- l.Publish(limit(t), entry, keys) }()
+	if err := unlock(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
 // A quorum is enough; less is not, and says who is missing.
 func TestWitnessesDown(t *testing.T) {
 	t.Parallel()
 	m := newMint(t, 3)
 	l := m.open(t)
-	m.witnesses[0].before = down
+	m.witnesses[0].set(down)
 	m.publish(t, l, 92)
 
-	m.witnesses[1].before = down
+	m.witnesses[1].set(down)
 	entry, keys := m.manifest(t, 93, "")
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
@@ -292,7 +324,7 @@ func TestWitnessesDown(t *testing.T) {
 	if _, _, err := m.fetch(l, 92, ""); err != nil {
 		t.Errorf("what was cosigned is not shown any more: %v", err)
 	}
-	m.witnesses[1].before = nil
+	m.witnesses[1].set(nil)
 	m.publish(t, l, 93)
 	if entries, _, err := l.published(); err != nil || len(entries) != 2 {
 		t.Errorf("the log has %d entries, %v", len(entries), err)

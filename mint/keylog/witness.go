@@ -17,7 +17,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/transparency-dev/formats/log"
@@ -29,9 +28,9 @@ import (
 
 // A WitnessConfig says what a witness is.
 type WitnessConfig struct {
-	Folder string   // its key and what it saw: who loses one loses both, and no key outlives what it must remember
-	Name   string   // of its key, such as "witness.example"; asked for only where Folder has none yet
-	Logs   []string // the keys of the logs that it cosigns
+	Folder string           // its key and what it saw: who loses one loses both, and no key outlives what it must remember
+	Name   string           // of its key, such as "witness.example"; asked for only where Folder has none yet
+	Logs   []string         // the keys of the logs that it cosigns
 	Now    func() time.Time // nil: time.Now
 }
 
@@ -39,9 +38,10 @@ type WitnessConfig struct {
 // cosigned before. It speaks C2SP's tlog-witness.
 type Witness struct {
 	signer  *cosigner
+	logs    map[string]note.Verifier // by origin
 	core    *witness.Witness
 	store   *memory
-	lock    *os.File
+	unlock  func() error
 	handler http.Handler
 }
 
@@ -51,13 +51,13 @@ func OpenWitness(c WitnessConfig) (*Witness, error) {
 	if err := makeFolder(c.Folder); err != nil {
 		return nil, cloudpal.E(op, cloudpal.Other, err)
 	}
-	l, err := lock(filepath.Join(c.Folder, "lock"), syscall.LOCK_EX|syscall.LOCK_NB)
+	unlock, err := lock(filepath.Join(c.Folder, "lock"))
 	if err != nil {
 		return nil, cloudpal.E(op, "", err)
 	}
-	w := &Witness{lock: l, store: &memory{folder: c.Folder}}
+	w := &Witness{unlock: unlock, store: &memory{folder: c.Folder}}
 	if err := w.open(c); err != nil {
-		return nil, cloudpal.E(op, "", errors.Join(err, l.Close()))
+		return nil, cloudpal.E(op, "", errors.Join(err, unlock()))
 	}
 	return w, nil
 }
@@ -70,22 +70,22 @@ func (w *Witness) open(c WitnessConfig) error {
 	if w.signer, err = newCosigner(key, c.Now); err != nil {
 		return err
 	}
-	logs := map[string]note.Verifier{}
+	w.logs = map[string]note.Verifier{}
 	for _, text := range c.Logs {
 		v, err := note.NewVerifier(text)
 		if err != nil {
 			return cloudpal.E("", cloudpal.Invalid, fmt.Errorf("a log's key is no key of a note: %w", err))
 		}
-		if logs[v.Name()] != nil {
+		if w.logs[v.Name()] != nil {
 			return cloudpal.E("", cloudpal.Invalid, fmt.Errorf("two keys for the log %s", v.Name()))
 		}
-		logs[v.Name()] = v
+		w.logs[v.Name()] = v
 	}
 	w.core, err = witness.New(context.Background(), witness.Opts{
 		Persistence: w.store,
 		Signers:     []note.Signer{w.signer},
 		VerifierForLog: func(_ context.Context, origin string) (note.Verifier, bool, error) {
-			v, ok := logs[origin]
+			v, ok := w.logs[origin]
 			return v, ok, nil
 		},
 	})
@@ -102,26 +102,36 @@ func (w *Witness) open(c WitnessConfig) error {
 func (w *Witness) Key() string { return w.signer.verifier() }
 
 // Close lets another have the folder.
-func (w *Witness) Close() error { return w.lock.Close() }
+func (w *Witness) Close() error { return w.unlock() }
 
 // ServeHTTP answers POST /add-checkpoint.
 func (w *Witness) ServeHTTP(rw http.ResponseWriter, r *http.Request) { w.handler.ServeHTTP(rw, r) }
 
-// addCheckpoint keeps what a log signed and the witness did not take as an
-// extension: with what it took before, it shows what the log did.
+// addCheckpoint lets nobody but a log be heard, and keeps what a log signed and the
+// witness did not take as an extension: with what it took before, it shows what the
+// log did.
 func (w *Witness) addCheckpoint(rw http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
-		http.Error(rw, "", http.StatusBadRequest)
+		rw.WriteHeader(http.StatusBadRequest)
+		return
+	}
+	_, checkpoint, _ := bytes.Cut(body, []byte("\n\n"))
+	origin, _, _ := strings.Cut(string(checkpoint), "\n")
+	v, ok := w.logs[origin]
+	if !ok {
+		rw.WriteHeader(http.StatusNotFound)
+		return
+	}
+	if _, _, _, err := log.ParseCheckpoint(checkpoint, origin, v); err != nil {
+		rw.WriteHeader(http.StatusForbidden)
 		return
 	}
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	s := &statusRecorder{ResponseWriter: rw}
 	witness.NewHTTPHandler(w.core).AddCheckpoint(s, r)
 	if s.status == http.StatusUnprocessableEntity {
-		if _, checkpoint, ok := bytes.Cut(body, []byte("\n\n")); ok {
-			_ = w.store.keep(checkpoint) // that it is refused does not hang on it
-		}
+		_ = w.store.keep(checkpoint) // that it is refused does not hang on it
 	}
 }
 
@@ -273,8 +283,11 @@ func witnessKey(path, name string) (string, error) {
 		return "", cloudpal.E("make a witness's key", cloudpal.Invalid, errors.New("it has no name")).WithHint(`name it like the host where it answers, "witness.example"`)
 	}
 	key, _, err := note.GenerateKey(rand.Reader, name)
+	if err == nil {
+		_, err = note.NewSigner(key)
+	}
 	if err != nil {
-		return "", cloudpal.E("make a witness's key", cloudpal.Invalid, err)
+		return "", cloudpal.E("make a witness's key", cloudpal.Invalid, errors.New("a name has no spaces, and no +"))
 	}
 	return key, replace(path, []byte(key+"\n"))
 }
