@@ -1,6 +1,7 @@
 package person
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -60,6 +61,9 @@ func TestPersonIsMadeOnce(t *testing.T) {
 	secrets, err := s.secrets()
 	if err != nil || s.Person != root.ID() || !secrets.Equal(root.PalSecrets()) {
 		t.Errorf("what is kept is not what the phrase stands for: %v", err)
+	}
+	if seed := root.WalletSeed(); !bytes.Equal(s.Wallet, seed[:]) {
+		t.Error("the wallet's seed is not the one that the phrase has")
 	}
 	if !s.account().Equal(root.Account(somewhere.Address.Key[:])) {
 		t.Error("the account is not the one that the phrase has at this center")

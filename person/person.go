@@ -68,6 +68,8 @@ func newState(phrase identity.Phrase, center Center, name string, avoid []netip.
 	}
 	s := State{Version: stateVersion, Person: root.ID(), Center: center, List: list.Bytes()}
 	s.Account = root.Account(center.Address.Key[:]).Seed()
+	wallet := root.WalletSeed()
+	s.Wallet = wallet[:]
 	s.Confirm = newConfirm(phrase.Words())
 	if s.Device, err = device.MarshalBinary(); err != nil {
 		return State{}, err

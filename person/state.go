@@ -27,10 +27,11 @@ type State struct {
 	Shown   bool        `json:"shown"`             // the person has seen their phrase
 	Confirm *Confirm    `json:"confirm,omitempty"` // they have yet to prove that they wrote it down
 
-	Device  []byte `json:"device"`  // secret: identity.DeviceKey
-	Secrets []byte `json:"secrets"` // secret: identity.Secrets
-	Account []byte `json:"account"` // secret: seed of the Ed25519 key that the center knows
-	List    []byte `json:"list"`    // identity.List, the newest that this device has seen
+	Device  []byte `json:"device"`           // secret: identity.DeviceKey
+	Secrets []byte `json:"secrets"`          // secret: identity.Secrets
+	Account []byte `json:"account"`          // secret: seed of the Ed25519 key that the center knows
+	Wallet  []byte `json:"wallet,omitempty"` // secret: identity.Root.WalletSeed; none in a home that is older than wallets
+	List    []byte `json:"list"`             // identity.List, the newest that this device has seen
 
 	Center Center `json:"center"`
 	Pal    *Pal   `json:"pal,omitempty"`
@@ -78,7 +79,7 @@ func parseState(data []byte) (s State, err error) {
 	if s.Version != stateVersion {
 		return State{}, cloudpal.E("", cloudpal.Invalid, errors.New("it is of another version of cloudpal"))
 	}
-	if len(s.Account) != 32 || s.Center.Address.Host == "" || !s.Confirm.valid() {
+	if len(s.Account) != 32 || len(s.Wallet) != 0 && len(s.Wallet) != 32 || s.Center.Address.Host == "" || !s.Confirm.valid() {
 		return State{}, errors.New("it is not complete")
 	}
 	if _, _, _, err := s.self(); err != nil && !errors.Is(err, cloudpal.Denied) {

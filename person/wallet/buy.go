@@ -48,7 +48,7 @@ func (p *purchase) show(n uint64) Purchase {
 
 // Mint says what the mint sells.
 func (w *Wallet) Mint(ctx context.Context) (mint.Mint, error) {
-	return ask(w, func(m Mint) (mint.Mint, error) { return m.Mint(ctx) })
+	return askOpenly(w, func(m Mint) (mint.Mint, error) { return m.Mint(ctx) })
 }
 
 // Buy begins a purchase and takes it as far as it goes: with a voucher or an
@@ -128,7 +128,7 @@ func (p *purchase) lock() ed25519.PrivateKey { return ed25519.NewKeyFromSeed(p.L
 // quote asks what the pack costs. Asked again with the same lock, it is the same.
 func (w *Wallet) quote(ctx context.Context, n uint64, p *purchase) error {
 	public := []byte(p.lock().Public().(ed25519.PublicKey))
-	q, err := ask(w, func(m Mint) (mint.Quote, error) {
+	q, err := askOpenly(w, func(m Mint) (mint.Quote, error) {
 		if p.Account != "" {
 			return m.Free(ctx, mint.FreeRequest{Account: p.Account, Pack: p.Pack, Lock: public})
 		}
@@ -199,7 +199,7 @@ func (w *Wallet) forget(ctx context.Context, n uint64) error {
 }
 
 func (w *Wallet) payVoucher(ctx context.Context, n uint64, p *purchase) error {
-	q, err := ask(w, func(m Mint) (mint.Quote, error) { return m.Pay(ctx, p.Quote.ID, p.Voucher) })
+	q, err := askOpenly(w, func(m Mint) (mint.Quote, error) { return m.Pay(ctx, p.Quote.ID, p.Voucher) })
 	if err != nil && !passes(err) {
 		return errors.Join(err, w.forget(ctx, n)) // a quote that is not paid is worth nothing
 	}
@@ -219,7 +219,7 @@ func (w *Wallet) payVoucher(ctx context.Context, n uint64, p *purchase) error {
 // poll asks what became of a quote that is paid elsewhere. One that expired may
 // still be paid: money comes late.
 func (w *Wallet) poll(ctx context.Context, n uint64, p *purchase) (more bool, err error) {
-	q, err := ask(w, func(m Mint) (mint.Quote, error) { return m.Look(ctx, p.Quote.ID) })
+	q, err := askOpenly(w, func(m Mint) (mint.Quote, error) { return m.Look(ctx, p.Quote.ID) })
 	if err != nil {
 		return false, err
 	}
@@ -337,7 +337,7 @@ func (w *Wallet) issue(ctx context.Context, n uint64, p *purchase) error {
 	if err != nil {
 		return err
 	}
-	signatures, err := ask(w, func(m Mint) ([][]byte, error) { return m.Issue(ctx, p.Quote.ID, outputs, p.lock()) })
+	signatures, err := askOpenly(w, func(m Mint) ([][]byte, error) { return m.Issue(ctx, p.Quote.ID, outputs, p.lock()) })
 	if err != nil && !passes(err) && !p.Outputs[0].Epoch.Issues(w.clock.Now()) {
 		// It was not issued before the month ended: a mint answers a repetition.
 		return w.onPurchase(ctx, n, func(p *purchase, _ *change) { p.Outputs = nil })

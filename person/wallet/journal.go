@@ -260,13 +260,22 @@ func writeFile(root *os.Root, name string, data []byte) error {
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(data)
+	if uid, gid, ok := heir(root); ok {
+		err = f.Chown(uid, gid)
+	}
+	if err == nil {
+		_, err = f.Write(data)
+	}
 	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return errors.Join(err, root.Remove(tmp))
 	}
 	if err := root.Rename(tmp, name); err != nil {
 		return err
 	}
+	return syncDir(root)
+}
+
+func syncDir(root *os.Root) error {
 	d, err := root.Open(".")
 	if err != nil {
 		return err

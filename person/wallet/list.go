@@ -199,7 +199,7 @@ func (w *Wallet) Counters(ctx context.Context, e ticket.Epoch, age time.Duration
 	if s.fact(factCounters+epochName(e), &f) && w.clock.Now().Sub(f.Mine) < age {
 		return f, nil
 	}
-	counters, err := ask(w, func(m Mint) (mint.Counters, error) { return m.Counters(ctx, e) })
+	counters, err := askOpenly(w, func(m Mint) (mint.Counters, error) { return m.Counters(ctx, e) })
 	if err != nil {
 		return f, err
 	}

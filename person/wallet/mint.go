@@ -2,12 +2,11 @@ package wallet
 
 import (
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"strconv"
 	"time"
-
-	"crypto/ed25519"
 
 	"github.com/tradle/cloudpal"
 	mint "github.com/tradle/cloudpal/mint/api"
@@ -51,9 +50,14 @@ type Mint interface {
 // comes over one belongs together.
 type Connect func() (Mint, error)
 
-// ask asks the mint one thing over a connection of its own.
-func ask[T any](w *Wallet, f func(Mint) (T, error)) (T, error) {
-	m, err := w.connect()
+// ask asks the mint one thing over a connection of its own, which hides who asks.
+func ask[T any](w *Wallet, f func(Mint) (T, error)) (T, error) { return over(w.connect, f) }
+
+// askOpenly asks what everybody asks, or what says itself who asks.
+func askOpenly[T any](w *Wallet, f func(Mint) (T, error)) (T, error) { return over(w.direct, f) }
+
+func over[T any](connect Connect, f func(Mint) (T, error)) (T, error) {
+	m, err := connect()
 	if err != nil {
 		var none T
 		return none, err
@@ -163,7 +167,7 @@ func distrust(err error) error {
 // fetchKeys asks the mint for an epoch's keys, and verifies them against all that it
 // has ever shown.
 func (w *Wallet) fetchKeys(ctx context.Context, e ticket.Epoch) (*manifest.Manifest, error) {
-	raw, err := ask(w, func(m Mint) ([]byte, error) { return m.Manifest(ctx, e) })
+	raw, err := askOpenly(w, func(m Mint) ([]byte, error) { return m.Manifest(ctx, e) })
 	if err != nil {
 		return nil, err
 	}
@@ -186,6 +190,15 @@ func (w *Wallet) fetchKeys(ctx context.Context, e ticket.Epoch) (*manifest.Manif
 		return nil
 	})
 	return m, err
+}
+
+// Receipt returns the key that the mint's own word of an epoch is signed with.
+func (w *Wallet) Receipt(ctx context.Context, e ticket.Epoch) (ed25519.PublicKey, error) {
+	m, err := w.keys(ctx, e)
+	if err != nil {
+		return nil, err
+	}
+	return m.Receipt, nil
 }
 
 // key returns the key of a ticket.
@@ -274,7 +287,7 @@ func (w *Wallet) issuing(ctx context.Context) (ticket.Epoch, error) {
 	if ticket.EpochAt(now.Add(-boundary)) == e && ticket.EpochAt(now.Add(boundary)) == e {
 		return e, nil
 	}
-	m, err := ask(w, func(m Mint) (mint.Mint, error) { return m.Mint(ctx) })
+	m, err := askOpenly(w, func(m Mint) (mint.Mint, error) { return m.Mint(ctx) })
 	if err != nil {
 		return 0, err
 	}

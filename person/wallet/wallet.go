@@ -51,7 +51,8 @@ import (
 type Config struct {
 	Dir     string      // its own: it has the tickets of one mint
 	Seed    ticket.Seed // the person's: see identity.Root.WalletSeed
-	Connect Connect
+	Connect Connect     // for what nobody is to know who asks it
+	Direct  Connect     // for the rest: what is sold, bought and published; nil: Connect
 	Policy  Policy
 	Clock   Clock       // nil: the machine's
 	Random  rand.Source // of waits; nil: the system's
@@ -61,6 +62,7 @@ type Config struct {
 // concurrent use, also by many processes. Its errors are *cloudpal.Error.
 type Wallet struct {
 	connect Connect
+	direct  Connect
 	policy  Policy
 	clock   Clock
 	seed    ticket.Seed
@@ -132,16 +134,43 @@ func create(c Config, s *state) (*Wallet, error) {
 	return Open(c)
 }
 
-// makeDir makes a directory and sees that it is there after a crash.
+// makeDir makes a directory, and those above it, each of the owner of the one that it
+// is in, and sees that it is there after a crash.
 func makeDir(dir string) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	up := filepath.Dir(dir)
+	if _, err := os.Stat(dir); err == nil || up == dir {
 		return err
 	}
-	up, err := os.Open(filepath.Dir(dir))
+	if err := makeDir(up); err != nil {
+		return err
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	root, err := os.OpenRoot(up)
 	if err != nil {
 		return err
 	}
-	return errors.Join(up.Sync(), up.Close())
+	defer root.Close()
+	if uid, gid, ok := heir(root); ok {
+		if err := root.Lchown(filepath.Base(dir), uid, gid); err != nil {
+			return err
+		}
+	}
+	return syncDir(root)
+}
+
+// heir returns whose a file becomes that root makes in a directory of somebody else's.
+func heir(root *os.Root) (uid, gid int, ok bool) {
+	if os.Geteuid() != 0 {
+		return 0, 0, false
+	}
+	info, err := root.Stat(".")
+	if err != nil {
+		return 0, 0, false
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	return int(st.Uid), int(st.Gid), ok && st.Uid != 0
 }
 
 // Open opens a wallet. The error is cloudpal.NotExist where there is none, and
@@ -158,7 +187,10 @@ func Open(c Config) (*Wallet, error) {
 	if err != nil {
 		return nil, cloudpal.E(op, "", err)
 	}
-	w := &Wallet{connect: c.Connect, policy: c.Policy, clock: c.Clock, seed: c.Seed, dir: c.Dir, root: root}
+	w := &Wallet{connect: c.Connect, direct: c.Direct, policy: c.Policy, clock: c.Clock, seed: c.Seed, dir: c.Dir, root: root}
+	if w.direct == nil {
+		w.direct = w.connect
+	}
 	if w.clock == nil {
 		w.clock = SystemClock{}
 	}
@@ -362,6 +394,12 @@ func lock(ctx context.Context, root *os.Root) (unlock func(), err error) {
 	f, err := root.OpenFile(lockName, os.O_CREATE|os.O_RDWR|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, err
+	}
+	if uid, gid, ok := heir(root); ok {
+		if err := f.Chown(uid, gid); err != nil {
+			f.Close()
+			return nil, err
+		}
 	}
 	for {
 		err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
