@@ -25,13 +25,14 @@ const (
 // A gate keeps a crowd from taking the room of all.
 type gate struct {
 	works, waits chan struct{}
+	quotes       rate.Limit // of one source
 
 	mu      sync.Mutex
 	sources map[netip.Prefix]*rate.Limiter
 }
 
 func newGate() *gate {
-	return &gate{works: make(chan struct{}, maxWorks), waits: make(chan struct{}, maxWaits), sources: map[netip.Prefix]*rate.Limiter{}}
+	return &gate{works: make(chan struct{}, maxWorks), waits: make(chan struct{}, maxWaits), quotes: quotesPerSecond, sources: map[netip.Prefix]*rate.Limiter{}}
 }
 
 // enter waits for room to work on a request, for as long as that is asked for, and
@@ -60,7 +61,7 @@ func (g *gate) quote(remote string) bool {
 		if len(g.sources) >= maxSources {
 			clear(g.sources)
 		}
-		l = rate.NewLimiter(quotesPerSecond, quotesAtOnce)
+		l = rate.NewLimiter(g.quotes, quotesAtOnce)
 		g.sources[from] = l
 	}
 	g.mu.Unlock()

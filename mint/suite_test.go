@@ -34,6 +34,7 @@ var suite = map[string]func(t *testing.T, e engine){
 	"Counters":    testCounters,
 	"Epochs":      testEpochs,
 	"Interrupted": testInterrupted,
+	"Killed":      testKilled,
 }
 
 func TestSQLite(t *testing.T) { t.Parallel(); runSuite(t, lite) }
