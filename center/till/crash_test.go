@@ -176,7 +176,7 @@ func (d *Desk) Manifest(e ticket.Epoch, raw *[]byte) (err error) {
 // and gives change for each ticket once.
 func TestKilledAtAnyInstant(t *testing.T) {
 	t.Parallel()
-	const people, tickets, kills = 6, 30, 20
+	const people, tickets, kills = 5, 24, 12
 	begin := time.Now()
 	now := hastened(begin)
 	b := bank.New(t, now)

@@ -62,9 +62,7 @@ func pinKey(issuer string, e ticket.Epoch) []byte {
 	return binary.BigEndian.AppendUint32(append(append([]byte{pins}, issuer...), 0), uint32(e))
 }
 
-func openStore(dir string) (*store, error) { return openStoreOn(dir, vfs.Default) }
-
-func openStoreOn(dir string, fs vfs.FS) (*store, error) {
+func openStore(dir string, fs vfs.FS) (*store, error) {
 	const op = "open the till's database"
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, cloudpal.E(op, "", err)

@@ -27,6 +27,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
+
 	"github.com/tradle/cloudpal"
 	"github.com/tradle/cloudpal/center/api"
 	mint "github.com/tradle/cloudpal/mint/api"
@@ -61,6 +63,8 @@ type Config struct {
 	Terms   Terms
 	Log     *slog.Logger
 	Now     func() time.Time // nil: time.Now
+
+	fs vfs.FS // of Dir; nil: the system's
 }
 
 // A Till takes money. Make it with Open; its methods may be called from many
@@ -98,7 +102,10 @@ func Open(cfg Config) (*Till, error) {
 	if err := cfg.Terms.complete(); err != nil {
 		return nil, cloudpal.E(op, cloudpal.Invalid, err)
 	}
-	s, err := openStore(cfg.Dir)
+	if cfg.fs == nil {
+		cfg.fs = vfs.Default
+	}
+	s, err := openStore(cfg.Dir, cfg.fs)
 	if err != nil {
 		return nil, err
 	}
