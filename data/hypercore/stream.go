@@ -84,10 +84,13 @@ func (r *Reader) Read(p []byte) (n int, err error) {
 	if r.closed {
 		return 0, cloudpal.E("read", cloudpal.Invalid, errors.New("the reader is closed"))
 	}
+	if len(p) == 0 {
+		return 0, nil
+	}
+	if r.at >= r.end {
+		return 0, io.EOF // also inside of a block
+	}
 	for len(r.rest) == 0 || !r.placed {
-		if r.at >= r.end {
-			return 0, io.EOF
-		}
 		if err := r.next(); err != nil {
 			return 0, err
 		}
