@@ -41,7 +41,7 @@ var mayImport = map[string]string{
 	"data/compact":        "",
 	"data/corestore":      "data/hypercore data/manifest data/merkle data/protocol data/protomux data/secretstream data/storage github.com/cockroachdb/pebble/v2 golang.org/x/crypto golang.org/x/time",
 	"data/flat":           "",
-	"data/hyperbee":       "data/hypercore data/protocol",
+	"data/hyperbee":       "data/compact data/hypercore data/protocol",
 	"data/hyperblobs":     "data/compact data/hypercore golang.org/x/crypto",
 	"data/hyperdrive":     "data/compact data/corestore data/hyperbee data/hyperblobs data/hypercore data/manifest golang.org/x/crypto golang.org/x/sys",
 	"data/hyperdrive/dav": "data/hyperblobs data/hyperdrive golang.org/x/net",
@@ -100,7 +100,7 @@ var mayImport = map[string]string{
 
 	"test/apart":       "golang.org/x/sys",
 	"test/bank":        "center/api mint/api ticket ticket/ledger ticket/manifest ticket/signer github.com/transparency-dev/formats golang.org/x/mod",
-	"test/bench":       "center/api compute/api compute/guest compute/image compute/kernel compute/seal data/corestore data/hyperbee data/hypercore data/hyperdrive data/manifest data/secretstream identity test/images test/world github.com/cockroachdb/pebble/v2 github.com/klauspost/compress golang.org/x/sys",
+	"test/bench":       "center/api center/till compute/api compute/guest compute/image compute/kernel compute/seal data/corestore data/hyperbee data/hypercore data/hyperdrive data/manifest data/secretstream identity test/bank test/images test/postgres test/world ticket ticket/ledger ticket/signer github.com/cloudflare/circl github.com/cockroachdb/pebble/v2 github.com/klauspost/compress golang.org/x/sys",
 	"test/center":      "",
 	"test/center/core": "",
 	"test/compute":     "",

@@ -69,7 +69,7 @@ type bench struct {
 	run  func(b *run) error
 }
 
-var areas = map[string][]bench{"compute": compute, "network": network, "data": data}
+var areas = map[string][]bench{"compute": compute, "network": network, "data": data, "tickets": tickets}
 
 func main() {
 	if len(os.Args) > 2 && os.Args[1] == workerWord {
@@ -79,7 +79,7 @@ func main() {
 		}
 		return
 	}
-	names := []string{"compute", "network", "data"}
+	names := []string{"compute", "network", "data", "tickets"}
 	var only []string
 	if len(os.Args) > 1 {
 		names, only = os.Args[1:2], os.Args[2:]
