@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/user"
 	"strconv"
@@ -33,6 +35,7 @@ const (
 // newMintSigner returns "cloudpal mint signer".
 func (c *cli) newMintSigner() *cobra.Command {
 	var keys, socket, asker string
+	var withInput bool
 	cmd := &cobra.Command{
 		Use: "signer", Short: "Run the process that has a mint's private keys", Long: mintSignerHelp,
 		Example: `  cloudpal mint signer --mint-user cloudpal-mint
@@ -44,7 +47,12 @@ func (c *cli) newMintSigner() *cobra.Command {
 				return usage{err}
 			}
 			return c.untilSignal(cmd.Context(), func(ctx context.Context) error {
-				return vault.Serve(ctx, keys, socket, uid, c.logger(false), nil)
+				if !withInput {
+					return vault.Serve(ctx, keys, socket, uid, c.logger(false), nil)
+				}
+				return untilEnd(ctx, c.in, func(ctx context.Context) error {
+					return vault.Serve(ctx, keys, socket, uid, c.logger(false), nil)
+				})
 			})
 		},
 	}
@@ -52,6 +60,7 @@ func (c *cli) newMintSigner() *cobra.Command {
 	f.StringVar(&keys, "keys", defaultSignerKeys, "`DIR` of the keys, which nobody else can read")
 	f.StringVar(&socket, "listen", defaultSignerSocket, "`PATH` of the Unix socket to answer on")
 	f.StringVar(&asker, "mint-user", "", "the `USER` that the mint runs as, by name or number (default: this one)")
+	f.BoolVar(&withInput, "end-with-input", false, "end when standard input ends: for a mint that runs it, and may be killed")
 	c.offerFlag(cmd, "mint-user", words())
 	return cmd
 }
@@ -69,4 +78,19 @@ func userID(name string) (int, error) {
 		return 0, fmt.Errorf("--mint-user %.40q: there is no such user", name)
 	}
 	return strconv.Atoi(u.Uid)
+}
+
+// untilEnd runs f until it ends, or r does, which is no error.
+func untilEnd(ctx context.Context, r io.Reader, f func(context.Context) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go func() { // it ends with the process, at the latest
+		io.Copy(io.Discard, r)
+		cancel(io.EOF)
+	}()
+	err := f(ctx)
+	if errors.Is(err, context.Canceled) && context.Cause(ctx) == io.EOF {
+		return nil
+	}
+	return err
 }

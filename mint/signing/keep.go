@@ -12,15 +12,16 @@ import (
 const endWithin = 5 * time.Second
 
 // Keep runs a signer process until ctx ends, and another whenever it ends. Start
-// makes the command anew each time; a Client waits meanwhile. Keep returns when the
-// last one has ended.
+// makes the command anew each time; a Client waits meanwhile. Its standard input is a
+// pipe that ends with this process, however that ends. Keep returns when the last one
+// has ended.
 func Keep(ctx context.Context, start func(context.Context) *exec.Cmd, log *slog.Logger) {
 	for pause := 50 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
 		began := time.Now()
 		cmd := start(ctx)
 		cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 		cmd.WaitDelay = endWithin
-		err := cmd.Run()
+		err := runWithInput(cmd)
 		if ctx.Err() != nil {
 			return
 		}
@@ -32,4 +33,17 @@ func Keep(ctx context.Context, start func(context.Context) *exec.Cmd, log *slog.
 			return
 		}
 	}
+}
+
+// runWithInput runs a command with an input that has nothing and does not end before
+// the command, or this process, does.
+func runWithInput(cmd *exec.Cmd) error {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer w.Close()
+	defer r.Close()
+	cmd.Stdin = r
+	return cmd.Run()
 }

@@ -42,10 +42,10 @@ const maxHook = 256 << 10 // bytes
 
 // Config says which server, and how it is talked to.
 type Config struct {
-	URL    string // https://HOST
-	Store  string
-	Key    string // of the API: may create and view invoices of the store
-	Secret string // of the webhook
+	URL    string `json:"url"` // https://HOST
+	Store  string `json:"store"`
+	Key    string `json:"key"`    // of the API: may create and view invoices of the store
+	Secret string `json:"secret"` // of the webhook
 }
 
 // Server is a payment.Method.

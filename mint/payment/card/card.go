@@ -48,19 +48,19 @@ const (
 // Defaults of a Config.
 const (
 	DefaultNewLimit  = 50_00
-	DefaultProbation = 120 * 24 * time.Hour // in which a payment can be taken back by the rules of most cards
+	DefaultProbation = 120 // days, in which a payment can be taken back by the rules of most cards
 )
 
 // Config says how Stripe is asked, and how much new cards are trusted.
 type Config struct {
-	Key    string // secret, of the API
-	Secret string // of the webhook's endpoint
-	Return string // the page to show who has paid, or gave up
+	Key    string `json:"key"`    // secret, of the API
+	Secret string `json:"secret"` // of the webhook's endpoint
+	Return string `json:"return"` // the https page to show who has paid, or gave up
 
-	NewLimit  int64         // in the currency's smallest coin, what a card pays in Probation, in all; 0: DefaultNewLimit
-	Probation time.Duration // until a card is known, from its first payment on; 0: DefaultProbation
+	NewLimit  int64 `json:"newLimit,omitempty"`  // in the currency's smallest coin, what a card pays in Probation, in all; 0: DefaultNewLimit
+	Probation int   `json:"probation,omitempty"` // days until a card is known, from its first payment on; 0: DefaultProbation
 
-	URL string // of the API; empty: Stripe's
+	URL string `json:"url,omitempty"` // of the API; empty: Stripe's
 }
 
 // Cards is a payment.Method.
@@ -338,7 +338,7 @@ func (c *Cards) dropped(ctx context.Context, o payment.Order) (payment.Status, e
 		limit := payment.Amount{Minor: c.NewLimit, Currency: o.Amount.Currency}
 		return payment.Status{State: payment.Dead, Hint: fmt.Sprintf(
 			"the card was not charged: a card that is new here pays at most %s in its first %d days, and one whose payment was taken back pays nothing; choose a smaller pack, or another way to pay",
-			limit, int(c.Probation/(24*time.Hour)))}, nil
+			limit, c.Probation)}, nil
 	}
 	if r.state == taking { // the reservation ended first: it takes no room below the limit
 		if err := c.set(ctx, o.ID, opened); err != nil {

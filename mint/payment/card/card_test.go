@@ -130,7 +130,7 @@ func TestKnownCard(t *testing.T) {
 	s := open(t)
 	s.buy(t, "first", euros, "ann")
 	dear := payment.Amount{Minor: 90_00, Currency: "EUR"}
-	s.pass(DefaultProbation - time.Hour)
+	s.pass(DefaultProbation*24*time.Hour - time.Hour)
 	if _, got := s.buy(t, "early", dear, "ann"); got != payment.Dead {
 		t.Errorf("before its time: %s", got)
 	}
@@ -215,7 +215,7 @@ func TestDisputes(t *testing.T) {
 			t.Errorf("%v: status %d, the order is %s, want %s", step.disputes, got, s.State("o"), step.want)
 		}
 	}
-	s.pass(2 * DefaultProbation)
+	s.pass(2 * DefaultProbation * 24 * time.Hour)
 	if _, got := s.buy(t, "again", euros, "ann"); got != payment.Dead || s.did("capture again") != 0 {
 		t.Errorf("the card is taken again: %s", got)
 	}

@@ -95,7 +95,7 @@ type history struct {
 }
 
 func (c *Cards) history(ctx context.Context, card string, o payment.Order) (h history, err error) {
-	since := c.now().Add(-c.Probation).Unix()
+	since := c.now().AddDate(0, 0, -c.Probation).Unix()
 	err = c.db.QueryRowContext(ctx, `select
 		count(case when state = $1 and at <= $2 then 1 end),
 		coalesce(sum(case when state = $1 and at > $2 and currency = $3 then minor else 0 end), 0),
