@@ -56,6 +56,7 @@ var mayImport = map[string]string{
 
 	"identity": "github.com/tyler-smith/go-bip39",
 
+	"mint/audit":           "mint/api ticket ticket/manifest",
 	"mint/keylog":          "ticket ticket/manifest github.com/transparency-dev/formats github.com/transparency-dev/tessera github.com/transparency-dev/witness golang.org/x/mod k8s.io/klog/v2",
 	"mint/oblivious":       "ticket golang.org/x/net golang.org/x/time",
 	"mint/payment":         "",
@@ -89,7 +90,7 @@ var mayImport = map[string]string{
 
 	"person/wallet": "center/api mint/api ticket ticket/manifest golang.org/x/crypto",
 
-	"cmd/cloudpal": "center center/api center/till compute/api compute/guest compute/host compute/image compute/kernel compute/meter compute/qemu compute/seal data/corestore data/hyperbee data/hypercore data/hyperdrive data/manifest data/protomux data/storage identity mint/signing/vault ticket/ledger ticket mint/signing mint/oblivious mint/keylog mint/books mint network/names network/overlay network/route network/tunnel network/wake pal pal/image pal/module person mint/api ticket/manifest " +
+	"cmd/cloudpal": "center center/api center/till compute/api compute/guest compute/host compute/image compute/kernel compute/meter compute/qemu compute/seal data/corestore data/hyperbee data/hypercore data/hyperdrive data/manifest data/protomux data/storage identity mint/signing/vault mint/payment/voucher mint/payment/card mint/payment/btcpay mint/payment/ask ticket/ledger ticket mint/signing mint/oblivious mint/keylog mint/books mint network/names network/overlay network/route network/tunnel network/wake pal pal/image pal/module person mint/api ticket/manifest " +
 		"github.com/spf13/cobra github.com/spf13/pflag github.com/vbauerster/mpb/v8 golang.org/x/crypto golang.org/x/mod golang.org/x/sys golang.org/x/term golang.org/x/time",
 	"cmd/vminit": "compute/guest github.com/creack/pty github.com/moby/sys/user github.com/vishvananda/netlink golang.org/x/sys",
 
@@ -100,7 +101,7 @@ var mayImport = map[string]string{
 
 	"test/apart":       "golang.org/x/sys",
 	"test/bank":        "center/api mint/api ticket ticket/ledger ticket/manifest ticket/signer github.com/transparency-dev/formats golang.org/x/mod",
-	"test/bench":       "center/api center/till compute/api compute/guest compute/image compute/kernel compute/seal data/corestore data/hyperbee data/hypercore data/hyperdrive data/manifest data/secretstream identity test/bank test/images test/postgres test/world ticket ticket/ledger ticket/signer github.com/cloudflare/circl github.com/cockroachdb/pebble/v2 github.com/klauspost/compress golang.org/x/sys",
+	"test/bench":       "center/api center/till compute/api compute/guest compute/image compute/kernel compute/seal data/corestore data/hyperbee data/hypercore data/hyperdrive data/manifest data/secretstream identity mint/api test/bank test/images test/postgres test/world ticket ticket/ledger ticket/signer github.com/cloudflare/circl github.com/cockroachdb/pebble/v2 github.com/klauspost/compress golang.org/x/sys",
 	"test/center":      "",
 	"test/center/core": "",
 	"test/compute":     "",
@@ -142,6 +143,7 @@ var testsMayImport = map[string]string{
 	"data/protocol":        "data/storage pgregory.net/rapid",
 	"data/storage":         "pgregory.net/rapid",
 	"identity":             "pgregory.net/rapid",
+	"mint/audit":           "mint mint/books mint/keylog mint/payment ticket/ledger ticket/signer golang.org/x/mod",
 	"mint/keylog":          "github.com/transparency-dev/merkle pgregory.net/rapid",
 	"mint/payment/btcpay":  "test/shop",
 	"mint/payment/card":    "test/postgres test/shop github.com/jackc/pgx/v5 modernc.org/sqlite",

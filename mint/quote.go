@@ -19,11 +19,11 @@ import (
 )
 
 const (
-	quoteTime = time.Hour          // until a quote expires
-	lateTime  = 7 * 24 * time.Hour // in which money for an expired quote still comes
-	pollEvery = 5 * time.Second    // a quote's payment is asked for, at most
-	maxPolls  = 100_000            // quotes whose last poll is remembered
-	free      = "free"             // the method of free packs
+	quoteTime = time.Hour           // until a quote expires
+	lateTime  = 10 * 24 * time.Hour // in which money for an expired quote still comes
+	pollEvery = 5 * time.Second     // a quote's payment is asked for, at most
+	maxPolls  = 100_000             // quotes whose last poll is remembered
+	free      = "free"              // the method of free packs
 )
 
 // Describe says what is sold.
@@ -88,7 +88,7 @@ func order(q books.Quote) payment.Order {
 }
 
 func (m *Mint) expired(q books.Quote) bool {
-	return q.State == books.Reversed || q.State == books.Unpaid && m.Now().After(q.Expires)
+	return q.State == books.Reversed || q.State == books.Unpaid && !q.Pending && m.Now().After(q.Expires)
 }
 
 // quote is a quote as it is shown.
@@ -128,7 +128,7 @@ func (m *Mint) Look(ctx context.Context, id string) (api.Quote, error) {
 
 // passes reports whether a payment service is only away just now.
 func passes(err error) bool {
-	return errors.Is(err, cloudpal.Busy) || errors.Is(err, cloudpal.Timeout)
+	return errors.Is(err, cloudpal.Busy) || errors.Is(err, cloudpal.Timeout) || errors.Is(err, cloudpal.Missing)
 }
 
 func (m *Mint) mayPoll(id string) bool {
@@ -165,7 +165,7 @@ func (m *Mint) poll(ctx context.Context, q books.Quote) error {
 		}
 		return err
 	}
-	return m.Books.Hint(ctx, q.ID, s.Hint)
+	return m.Books.Hint(ctx, q.ID, s.Hint, s.State == payment.Pending)
 }
 
 // Pay pays a quote here, with a secret such as a voucher.

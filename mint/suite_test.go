@@ -13,6 +13,7 @@ import (
 
 	"github.com/tradle/cloudpal"
 	"github.com/tradle/cloudpal/mint/api"
+	"github.com/tradle/cloudpal/mint/books"
 	"github.com/tradle/cloudpal/ticket"
 )
 
@@ -35,6 +36,7 @@ var suite = map[string]func(t *testing.T, e engine){
 	"Epochs":      testEpochs,
 	"Interrupted": testInterrupted,
 	"Killed":      testKilled,
+	"Laws":        testLaws,
 }
 
 func TestSQLite(t *testing.T) { t.Parallel(); runSuite(t, lite) }
@@ -116,6 +118,21 @@ func testReversed(t *testing.T, e engine) {
 	h.must(h.poll(t.Context(), stored))
 	_, err = h.client.Issue(t.Context(), q.ID, ann.hand(ticket.Paid, 82, 64).outputs, lock)
 	refusedAs(t, cloudpal.Exhausted, err)
+	h.check()
+	// Money that is taken back later is the mint's loss, once.
+	ann.buy("day")
+	list, err := h.Books.Quotes(t.Context(), 10)
+	h.must(err)
+	for _, q := range list {
+		h.purse.back[q.ID] = true
+		h.must(h.poll(t.Context(), q))
+		h.must(h.poll(t.Context(), q))
+	}
+	accounts, err := h.Books.Accounts(t.Context())
+	h.must(err)
+	if !slices.Contains(accounts, books.Account{Unit: "EUR", Name: "loss", Balance: 100}) {
+		t.Errorf("the accounts have no loss of 100: %v", accounts)
+	}
 	h.check()
 }
 

@@ -17,6 +17,8 @@ import (
 	"github.com/tradle/cloudpal"
 	"github.com/tradle/cloudpal/mint/api"
 	"github.com/tradle/cloudpal/mint/keylog"
+	"github.com/tradle/cloudpal/mint/payment/btcpay"
+	"github.com/tradle/cloudpal/mint/payment/card"
 	"github.com/tradle/cloudpal/ticket"
 	"github.com/tradle/cloudpal/ticket/manifest"
 )
@@ -50,7 +52,11 @@ type mintConfig struct {
 	Signer    string     `json:"signer,omitempty"`    // socket of a signer that runs by itself
 	Witnesses []string   `json:"witnesses,omitempty"` // URLs of those that mint.json names, in its order
 	Packs     []api.Pack `json:"packs"`
-	Vouchers  bool       `json:"vouchers"`
+
+	// How it is paid, besides free tickets.
+	Vouchers bool           `json:"vouchers"`
+	BTCPay   *btcpay.Config `json:"btcpay,omitempty"`
+	Card     *card.Config   `json:"card,omitempty"`
 }
 
 func (f mintFolder) config() (c mintConfig, err error) {

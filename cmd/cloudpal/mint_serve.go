@@ -20,8 +20,13 @@ import (
 
 	"github.com/tradle/cloudpal"
 	"github.com/tradle/cloudpal/mint"
+	"github.com/tradle/cloudpal/mint/books"
 	"github.com/tradle/cloudpal/mint/keylog"
 	"github.com/tradle/cloudpal/mint/oblivious"
+	"github.com/tradle/cloudpal/mint/payment/ask"
+	"github.com/tradle/cloudpal/mint/payment/btcpay"
+	"github.com/tradle/cloudpal/mint/payment/card"
+	"github.com/tradle/cloudpal/mint/payment/voucher"
 	"github.com/tradle/cloudpal/mint/signing"
 	"github.com/tradle/cloudpal/ticket"
 	"github.com/tradle/cloudpal/ticket/ledger"
@@ -95,9 +100,13 @@ func (c *cli) serveMint(ctx context.Context, f mintFolder, log *slog.Logger, rea
 		return err
 	}
 	defer stop()
+	methods, err := config.methods(ctx, b)
+	if err != nil {
+		return err
+	}
 	m, err := mint.New(mint.Config{
 		Issuer: trust.Issuer, Books: b, Ledger: spent, Signer: signer, Log: shown, Receipt: f.receipt,
-		Methods: map[string]mint.Method{}, Packs: config.Packs, Now: time.Now, Logger: log,
+		Methods: methods, Packs: config.Packs, Now: time.Now, Logger: log,
 	})
 	if err != nil {
 		return err
@@ -119,6 +128,33 @@ func (c *cli) serveMint(ctx context.Context, f mintFolder, log *slog.Logger, rea
 		return err
 	}
 	return m.Serve(ctx, l, cert, f.handler(m, keys))
+}
+
+// methods are how the mint is paid.
+func (config mintConfig) methods(ctx context.Context, b *books.Books) (map[string]mint.Method, error) {
+	methods := map[string]mint.Method{}
+	if config.Vouchers {
+		v, err := voucher.Open(ctx, b.DB())
+		if err != nil {
+			return nil, err
+		}
+		methods["voucher"] = mint.Method{Method: v, Class: ticket.Paid}
+	}
+	if config.BTCPay != nil {
+		s, err := btcpay.New(*config.BTCPay, ask.NewClient(), time.Now)
+		if err != nil {
+			return nil, err
+		}
+		methods["btcpay"] = mint.Method{Method: s, Class: ticket.Paid}
+	}
+	if config.Card != nil {
+		c, err := card.Open(ctx, *config.Card, ask.NewClient(), b.DB(), time.Now)
+		if err != nil {
+			return nil, err
+		}
+		methods["card"] = mint.Method{Method: c, Class: ticket.Paid}
+	}
+	return methods, nil
 }
 
 // handler puts the mint behind what hides who asks, and shows the log of its keys.

@@ -21,6 +21,7 @@ const (
 	breakage    = "breakage"    // tickets that nobody will bring
 	cash        = "cash"        // money that came by a method: positive
 	prepaid     = "prepaid"     // money that nothing was issued for: negative
+	loss        = "loss"        // money that was taken back after its tickets were issued: positive
 	sales       = "sales"       // money for what was issued: negative
 )
 

@@ -35,19 +35,20 @@ type Quote struct {
 	Begun    bool   // the method was asked for Ref and Pay
 	Ref, Pay string // see payment.Started
 	Hint     string
+	Pending  bool   // money is on its way
 	Account  []byte // of free tickets, its hash
 	Epoch    ticket.Epoch
 }
 
-const quoteColumns = `id, locked, method, class, pack, tickets, price, currency, expires, state, begun, ref, pay, hint, account, coalesce(epoch, 0)`
+const quoteColumns = `id, locked, method, class, pack, tickets, price, currency, expires, state, begun, ref, pay, hint, pending, account, coalesce(epoch, 0)`
 
 func readQuote(scan func(...any) error) (q Quote, err error) {
 	var tickets string
-	var expires, begun int64
-	if err := scan(&q.ID, &q.Lock, &q.Method, &q.Class, &q.Pack, &tickets, &q.Price, &q.Currency, &expires, &q.State, &begun, &q.Ref, &q.Pay, &q.Hint, &q.Account, &q.Epoch); err != nil {
+	var expires, begun, pending int64
+	if err := scan(&q.ID, &q.Lock, &q.Method, &q.Class, &q.Pack, &tickets, &q.Price, &q.Currency, &expires, &q.State, &begun, &q.Ref, &q.Pay, &q.Hint, &pending, &q.Account, &q.Epoch); err != nil {
 		return Quote{}, err
 	}
-	q.Expires, q.Begun = time.Unix(expires, 0).UTC(), begun != 0
+	q.Expires, q.Begun, q.Pending = time.Unix(expires, 0).UTC(), begun != 0, pending != 0
 	return q, json.Unmarshal([]byte(tickets), &q.Tickets)
 }
 
@@ -66,8 +67,8 @@ func (t *tx) quote(q Quote) error {
 	if err != nil {
 		return err
 	}
-	t.exec(`insert into quotes (id, locked, method, class, pack, tickets, price, currency, expires, state, begun, ref, pay, hint, account, epoch)
-		values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 0, '', '', '', $11, $12) on conflict (id) do nothing`,
+	t.exec(`insert into quotes (id, locked, method, class, pack, tickets, price, currency, expires, state, begun, ref, pay, hint, pending, reversed, account, epoch)
+		values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 0, '', '', '', 0, 0, $11, $12) on conflict (id) do nothing`,
 		q.ID, q.Lock, q.Method, int64(q.Class), q.Pack, string(tickets), q.Price, q.Currency, q.Expires.Unix(), string(q.State), q.Account, int64(q.Epoch))
 	return nil
 }
@@ -105,10 +106,14 @@ func (b *Books) Begin(ctx context.Context, id, ref, pay string) error {
 	})
 }
 
-// Hint notes why a quote is not paid yet.
-func (b *Books) Hint(ctx context.Context, id, hint string) error {
+// Hint notes why a quote is not paid yet, and whether money is on its way.
+func (b *Books) Hint(ctx context.Context, id, hint string, pending bool) error {
+	var is int64
+	if pending {
+		is = 1
+	}
 	return b.change(ctx, "write why a quote is not paid", func(t *tx) error {
-		t.exec(`update quotes set hint = $2 where id = $1 and hint <> $2`, id, hint)
+		t.exec(`update quotes set hint = $2, pending = $3 where id = $1 and (hint <> $2 or pending <> $3)`, id, hint, is)
 		return nil
 	})
 }
@@ -118,7 +123,7 @@ func (b *Books) Pay(ctx context.Context, id string, hour int64) error {
 	return b.change(ctx, "write that a quote is paid", func(t *tx) error {
 		var method, currency string
 		var price int64
-		if t.exec(`update quotes set state = 'paid', hint = '' where id = $1 and state = 'unpaid'`, id) == 0 {
+		if t.exec(`update quotes set state = 'paid', hint = '', pending = 0 where id = $1 and state = 'unpaid'`, id) == 0 {
 			return nil
 		}
 		t.find([]any{&method, &price, &currency}, `select method, price, currency from quotes where id = $1`, id)
@@ -129,17 +134,21 @@ func (b *Books) Pay(ctx context.Context, id string, hour int64) error {
 	})
 }
 
-// Reverse notes that what was paid was taken back. It reports whether that came in
-// time: nothing was issued.
+// Reverse notes that what was paid was taken back, once. It reports whether that came
+// in time: nothing was issued. What was issued is the mint's loss.
 func (b *Books) Reverse(ctx context.Context, id string, hour int64) (inTime bool, err error) {
 	err = b.change(ctx, "write that a payment was taken back", func(t *tx) error {
-		if inTime = t.exec(`update quotes set state = 'reversed' where id = $1 and state = 'paid'`, id) == 1; !inTime {
+		if t.exec(`update quotes set reversed = 1 where id = $1 and reversed = 0 and state in ('paid', 'issued')`, id) == 0 {
 			return nil
+		}
+		against := loss
+		if inTime = t.exec(`update quotes set state = 'reversed' where id = $1 and state = 'paid'`, id) == 1; inTime {
+			against = prepaid
 		}
 		var method, currency string
 		var price int64
 		t.find([]any{&method, &price, &currency}, `select method, price, currency from quotes where id = $1`, id)
-		t.post("reverse/"+id, currency, hour, map[string]int64{cash + "/" + method: -price, prepaid: price})
+		t.post("reverse/"+id, currency, hour, map[string]int64{cash + "/" + method: -price, against: price})
 		return nil
 	})
 	return inTime, err

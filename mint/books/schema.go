@@ -19,6 +19,8 @@ create table if not exists quotes (
 	ref text not null,
 	pay text not null,
 	hint text not null,
+	pending bigint not null,
+	reversed bigint not null,
 	account bytea,
 	epoch bigint,
 	outputs bytea
