@@ -110,6 +110,9 @@ func (m *Manifest) Keys() []*ticket.Key {
 	return slices.DeleteFunc(slices.Clone(m.keys), func(k *ticket.Key) bool { return m.isRevoked(k.ID()) != nil })
 }
 
+// All returns all keys, also those that are revoked, by class, then by denomination.
+func (m *Manifest) All() []*ticket.Key { return slices.Clone(m.keys) }
+
 // Key returns the key for a class and denomination. It refuses one that is revoked.
 // Whether its tickets can be issued, spent or swapped now, its Epoch says.
 func (m *Manifest) Key(c ticket.Class, d ticket.Denomination) (*ticket.Key, error) {
