@@ -12,6 +12,7 @@ import (
 
 	"github.com/tradle/cloudpal"
 	"github.com/tradle/cloudpal/data/corestore"
+	"github.com/tradle/cloudpal/data/hyperbee"
 	"github.com/tradle/cloudpal/data/manifest"
 )
 
@@ -107,6 +108,7 @@ func (c *cli) serveThing(ctx context.Context, t *thing, listen, to string) error
 	if err != nil {
 		return err
 	}
+	defer t.hint()()
 	l := &line{c: c, store: t.store, allow: func(k manifest.Key) bool { return slices.Contains(keys, k) }}
 	shown := served{Name: t.name(), Key: t.core.Key().String(), To: to}
 	if to != "" {
@@ -126,6 +128,16 @@ func (c *cli) serveThing(ctx context.Context, t *thing, listen, to string) error
 		return err
 	}
 	return l.serve(ctx, on)
+}
+
+// hint has those who read a bee or a drive from afar be told which blocks they
+// will need.
+func (t *thing) hint() (stop func()) {
+	r, ok := t.store.Replicator(t.core)
+	if !ok || t.kind == coreKind {
+		return func() {}
+	}
+	return hyperbee.New(t.core, hyperbee.Options{ReadOnly: true}).ShareHints(r)
 }
 
 const forEver = 1<<63 - 1

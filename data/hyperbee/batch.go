@@ -84,7 +84,7 @@ func (b *Batch) Lock(ctx context.Context) error {
 func (b *Batch) begin(ctx context.Context) error {
 	t := b.bee.tree
 	if t.log.Length() == 0 {
-		header := Header{protocol, t.metadata}
+		header := Header{magic, t.metadata}
 		if _, err := t.log.Append(header.append(nil)); err != nil {
 			return err
 		}

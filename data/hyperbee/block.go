@@ -18,7 +18,7 @@ const (
 	maxLevels = 1 << 16 // levels in one block; an honest one has a few a depth, more only after refused swaps in a batch
 )
 
-const protocol = "hyperbee"
+const magic = "hyperbee"
 
 // Metadata is what a bee's first block can carry beside the protocol's name.
 // The fields are opaque to the bee; nil is "not there".

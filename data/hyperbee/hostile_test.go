@@ -141,7 +141,7 @@ func exercise(t *testing.T, l *list) {
 func TestBomb(t *testing.T) {
 	for _, differing := range []int{9, 2, 1} { // children of the second tree that are its own
 		t.Run(fmt.Sprint(differing, " differ"), func(t *testing.T) {
-			l := &list{blocks: [][]byte{Header{protocol, nil}.append(nil)}}
+			l := &list{blocks: [][]byte{Header{magic, nil}.append(nil)}}
 			for c := range maxKeys {
 				l.blocks = append(l.blocks, encodeBlock(nil, []byte{'b' + byte(c)}, []byte("v")))
 			}
@@ -174,7 +174,7 @@ func TestBomb(t *testing.T) {
 func TestEndlessPath(t *testing.T) {
 	self := level{n: 1, kids: 2, keys: [maxKeys]uint64{1}, child: [maxKeys + 1]place{{2, 0}, {2, 0}}}
 	l := &list{blocks: [][]byte{
-		Header{protocol, nil}.append(nil),
+		Header{magic, nil}.append(nil),
 		encodeBlock(nil, []byte("m"), []byte("v")),
 		encodeBlock([]level{self}, []byte("z"), nil),
 	}}
@@ -196,7 +196,7 @@ func TestEndlessPath(t *testing.T) {
 // FuzzNode: what is decoded lies within its limits, and is itself again when
 // encoded and decoded.
 func FuzzNode(f *testing.F) {
-	f.Add(Header{protocol, &Metadata{[]byte("key"), nil}}.append(nil))
+	f.Add(Header{magic, &Metadata{[]byte("key"), nil}}.append(nil))
 	f.Add(encodeBlock([]level{{n: 2, kids: 3, keys: [maxKeys]uint64{1, 300}, child: [maxKeys + 1]place{{1, 0}, {2, 1}, {70000, 2}}}, {}}, []byte("key"), []byte("value")))
 	f.Add(encodeBlock([]level{{n: 1, keys: [maxKeys]uint64{1}}}, nil, nil))
 	f.Fuzz(func(t *testing.T, raw []byte) {
@@ -246,7 +246,7 @@ func hostile(script []byte) *list {
 		script = script[1:]
 		return int(b)
 	}
-	l := &list{blocks: [][]byte{Header{protocol, nil}.append(nil)}}
+	l := &list{blocks: [][]byte{Header{magic, nil}.append(nil)}}
 	for len(script) > 0 && len(l.blocks) < 40 {
 		seq := len(l.blocks)
 		if what := take(); what >= 250 {

@@ -36,14 +36,17 @@
 //
 // Get does not ask peers for news by itself (call the log's Update), and a
 // history or a checkout of a Sub has only the keys of that Sub. A nil value is
-// JavaScript's null. The "hyperbee" extension, by which peers hint at blocks
-// that a reader will need, is neither sent nor answered: it changes nothing of
-// what is read. Nothing of clearUnlinked is here.
+// JavaScript's null. The hints by which peers tell each other which blocks an
+// operation will need are sent and answered after ShareHints only, where the
+// original always does; of a Diff nobody hints, as there. There is no
+// clearUnlinked, which frees the room of blocks that only old versions have: a
+// core's Clear forgets any block, here.
 package hyperbee
 
 import (
 	"bytes"
 	"context"
+	"sync/atomic"
 
 	"github.com/tradle/cloudpal"
 )
@@ -96,6 +99,7 @@ type tree struct {
 	skipEqual bool
 	readOnly  bool
 	lock      chan struct{} // full while somebody writes
+	hints     atomic.Pointer[hints]
 
 	room // of the writer
 }
@@ -131,7 +135,7 @@ func IsBee(ctx context.Context, log Log) (bool, error) {
 		return false, err
 	}
 	h, err := decodeHeader(raw)
-	return err == nil && h.Protocol == protocol, nil
+	return err == nil && h.Protocol == magic, nil
 }
 
 // Header reads the bee's first block. It waits for a log that is still empty.
@@ -166,7 +170,9 @@ func (b *Bee) view() view {
 func (b *Bee) Get(ctx context.Context, key []byte) (Entry, error) {
 	for {
 		v := b.view()
-		e, err := v.get(ctx, string(b.fullKey(key)))
+		full := b.fullKey(key)
+		v.asker = b.asker(question{version: v.version, key: full}, nil)
+		e, err := v.get(ctx, string(full))
 		if b.version == 0 && b.log.Fork() != v.fork && ctx.Err() == nil {
 			continue // the log was cut while we read
 		}

@@ -156,6 +156,7 @@ type view struct {
 	version uint64
 	live    bool   // log may be cut meanwhile
 	batch   *Batch // whose changes the view sees, or nil
+	asker   *asker // of peers, or nil
 
 	lastSeq uint64 // of the block read last: tree nodes next to each other often share one
 	last    block
@@ -171,6 +172,9 @@ func (v *view) block(ctx context.Context, seq uint64) (block, error) {
 	}
 	if v.live && seq >= v.log.Length() {
 		return block{}, errCut // do not wait for what was cut off
+	}
+	if v.asker != nil {
+		v.asker.reads(seq)
 	}
 	raw, err := v.log.Get(ctx, seq)
 	if err != nil {

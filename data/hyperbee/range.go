@@ -97,7 +97,9 @@ func (b *Bee) walk(ctx context.Context, v *view, r Range, yield func(Entry, erro
 	if r.Reverse {
 		c.start, c.end = high, low
 	}
+	v.asker = b.asker(question{version: v.version, isRange: true, low: low, high: high, limit: uint64(max(0, r.Limit)), reverse: r.Reverse}, &c)
 	err := c.seek(ctx)
+	c.sought = true
 	for n := 0; err == nil && (r.Limit <= 0 || n < r.Limit); n++ {
 		var e Entry
 		e, err = c.next(ctx)
@@ -117,6 +119,7 @@ type cursor struct {
 	start, end bound
 	stack      []frame
 	last       []byte // the key before, nil at first
+	sought     bool
 }
 
 // A frame is a tree node and what is next in it: 2i is child i, 2i+1 is key i.

@@ -245,7 +245,7 @@ func TestVectorSubs(t *testing.T) {
 	equal(t, "sub", keysOf(t, b.Sub("users").Range(ctx, Range{})), []string{"alice\x01x", "bob"})
 	h, err := b.Header(ctx)
 	must(t, err)
-	if h.Protocol != protocol || string(h.Metadata.UserData) != "ud" || len(h.Metadata.ContentFeed) != 32 {
+	if h.Protocol != magic || string(h.Metadata.UserData) != "ud" || len(h.Metadata.ContentFeed) != 32 {
 		t.Errorf("header is %v", h)
 	}
 }

@@ -85,7 +85,8 @@ type Drive struct {
 	bee     *hyperbee.Bee // of db
 	files   *hyperbee.Bee // the part of bee that has names as keys
 	content *content
-	old     bool // a checkout
+	old     bool   // a checkout
+	unhint  func() // of a drive
 }
 
 // database is the name of a drive's database in its namespace of a store.
@@ -118,10 +119,14 @@ func newDrive(store *corestore.Store, db *hypercore.Core, o Options) *Drive {
 		ReadOnly:   !db.Writable(),
 		CacheBytes: o.CacheBytes,
 	})
-	return &Drive{
-		db: db, bee: bee, files: bee.Sub("files"),
+	d := &Drive{
+		db: db, bee: bee, files: bee.Sub("files"), unhint: func() {},
 		content: &content{store: store, options: o, db: db, bee: bee, turn: make(chan struct{}, 1)},
 	}
+	if r, ok := store.Replicator(db); ok {
+		d.unhint = bee.ShareHints(r)
+	}
+	return d
 }
 
 // Close ends the use of a drive or a checkout. Checkouts are of no use after
@@ -131,6 +136,7 @@ func (d *Drive) Close() error {
 		d.bee.Close()
 		return nil
 	}
+	d.unhint()
 	return errors.Join(d.content.close(), d.db.Close())
 }
 

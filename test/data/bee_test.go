@@ -12,6 +12,7 @@ import (
 
 	"github.com/tradle/cloudpal/data/corestore"
 	"github.com/tradle/cloudpal/data/hyperbee"
+	"github.com/tradle/cloudpal/data/hypercore"
 )
 
 // A change of a bee; without a value it deletes the key.
@@ -311,6 +312,76 @@ func TestSparseBee(t *testing.T) {
 	if got > 40 {
 		t.Errorf("three keys took %d of %d blocks", got, farLog.Length())
 	}
+}
+
+// TestHints has one side tell the other which blocks it will need.
+func TestHints(t *testing.T) {
+	const keys = 1000
+	us, them := newOurs(t), theirStore(t)
+	ctx := context.Background()
+	info := ask[coreInfo](them, "core", q{"as": "theirs", "on": "store", "name": "bee"})
+	them.do("bee", q{"as": "bee", "on": "theirs"})
+	log := us.log("bee")
+	mine := hyperbee.New(log, hyperbee.Options{})
+	b := mine.Batch()
+	defer b.Close()
+	var entries []q
+	for i := range keys {
+		key := fmt.Appendf(nil, "key %04d", i*7919%keys)
+		must(t, b.Put(ctx, key, []byte("x")))
+		entries = append(entries, q{"key": key, "value": []byte("x")})
+	}
+	must(t, b.Flush())
+	them.do("batch", q{"on": "bee", "entries": entries})
+	them.do("core", q{"as": "log", "on": "store", "key": hexKey(log.Key())})
+	farLog := us.theirs(info.Key)
+	far := hyperbee.New(farLog, hyperbee.Options{})
+	hint(t, us, mine, log)
+	hint(t, us, far, farLog)
+	us.dial(them.listen("store"))
+	await(t, farLog, keys+1, 0, false)
+	them.wait("log", keys+1, 0, false)
+
+	// JavaScript asks, we tell.
+	e, err := mine.Get(ctx, []byte("key 0123"))
+	must(t, err)
+	type told struct{ Blocks []uint64 }
+	way := ask[told](them, "hints", q{"on": "log", "version": keys + 1, "key": []byte("key 0123"), "count": 4}).Blocks
+	if !slices.Contains(way, e.Seq) || !slices.Contains(way, keys) || len(way) > 40 {
+		t.Errorf("of a key in block %d we tell JavaScript of %v", e.Seq, way)
+	}
+	part := ask[told](them, "hints", q{"on": "log", "range": q{
+		"version": keys + 1, "gte": []byte("key 0100"), "lt": []byte("key 0200"), "reverse": true,
+	}, "count": 100}).Blocks
+	// We ask, JavaScript tells.
+	r := hyperbee.Range{GTE: []byte("key 0100"), LT: []byte("key 0200")}
+	for e, err := range far.Range(soon(t), r) {
+		must(t, err)
+		if string(e.Key) != "key 0100" {
+			t.Errorf("the first key is %q", e.Key)
+		}
+		break
+	}
+	for e, err := range mine.Range(ctx, r) { // as theirs, block for block
+		must(t, err)
+		if !slices.Contains(part, e.Seq) {
+			t.Errorf("of the range we do not tell JavaScript of block %d", e.Seq)
+		}
+		until(t, "what JavaScript told us of", func() bool { return farLog.Has(e.Seq) })
+	}
+	if farLog.Info().Blocks == keys+1 {
+		t.Error("all blocks came")
+	}
+}
+
+// hint has a bee of our store hint.
+func hint(t testing.TB, us *ours, b *hyperbee.Bee, log *hypercore.Core) {
+	t.Helper()
+	r, ok := us.Replicator(log)
+	if !ok {
+		t.Fatal("the store does not replicate the log")
+	}
+	t.Cleanup(b.ShareHints(r))
 }
 
 // TestSubBee has parts of a bee that have a name.

@@ -18,6 +18,7 @@ const Localdrive = require('localdrive')
 const SecretStream = require('@hyperswarm/secret-stream')
 const crypto = require('hypercore-crypto')
 const c = require('compact-encoding')
+const { Extension } = require('hyperbee/lib/messages')
 const multisig = require('hypercore/lib/multisig')
 
 const things = new Map() // what was opened, by name
@@ -466,6 +467,22 @@ const ops = {
 
   async disconnect() {
     for (const s of sockets) s.destroy()
+  },
+
+  // hints asks what the original's bees ask of each other, and returns which
+  // blocks it is told of, when there are as many.
+  async hints(q) {
+    const core = on(q)
+    const told = new Set()
+    const ext = core.registerExtension('hyperbee', {
+      onmessage: (m) => Extension.decode(m).cache.blocks.forEach((i) => told.add(i))
+    })
+    const range = q.range && { limit: 0, ...q.range }
+    for (const bound of ['gt', 'gte', 'lt', 'lte']) if (range && range[bound]) range[bound] = unb64(range[bound])
+    ext.broadcast(Extension.encode(range ? { iterator: range } : { get: { version: q.version, key: unb64(q.key) } }))
+    await until(core, [], () => told.size >= q.count)
+    ext.destroy()
+    return { blocks: [...told].sort((a, b) => a - b) }
   },
 
   async extension(q) {
