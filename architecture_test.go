@@ -133,7 +133,7 @@ var testsMayImport = map[string]string{
 	"data/protomux":        "data/secretstream",
 	"data/flat":            "pgregory.net/rapid",
 	"data/manifest":        "pgregory.net/rapid",
-	"data/hyperbee":        "data/merkle data/storage github.com/cockroachdb/pebble/v2 golang.org/x/crypto pgregory.net/rapid",
+	"data/hyperbee":        "data/corestore data/merkle data/storage github.com/cockroachdb/pebble/v2 golang.org/x/crypto pgregory.net/rapid",
 	"data/hyperblobs":      "data/corestore data/manifest",
 	"data/hypertrie":       "data/storage pgregory.net/rapid",
 	"data/hyperdrive":      "github.com/cockroachdb/pebble/v2 pgregory.net/rapid",
