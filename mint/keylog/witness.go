@@ -12,6 +12,8 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -106,6 +108,36 @@ func (w *Witness) Close() error { return w.unlock() }
 
 // ServeHTTP answers POST /add-checkpoint.
 func (w *Witness) ServeHTTP(rw http.ResponseWriter, r *http.Request) { w.handler.ServeHTTP(rw, r) }
+
+// What who asks a witness can have.
+const (
+	requestTimeout  = 10 * time.Second
+	idleTimeout     = time.Minute
+	shutdownTimeout = 5 * time.Second
+	maxHeader       = 8 << 10 // bytes
+)
+
+// Serve answers on a listener until ctx ends. What is said is signed, and no secret:
+// that it crosses without TLS tells and changes nothing.
+func (w *Witness) Serve(ctx context.Context, l net.Listener) error {
+	server := &http.Server{
+		Handler: w, ReadTimeout: requestTimeout, WriteTimeout: 2 * requestTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
+		ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug), // it names addresses
+	}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(l) }()
+	select {
+	case err := <-served:
+		return cloudpal.E("answer as a witness", cloudpal.Other, err)
+	case <-ctx.Done():
+	}
+	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
+	defer cancel()
+	if err := server.Shutdown(ending); err != nil {
+		return cloudpal.E("stop a witness", cloudpal.Other, errors.Join(err, server.Close()))
+	}
+	return nil
+}
 
 // addCheckpoint lets nobody but a log be heard, and keeps what a log signed and the
 // witness did not take as an extension: with what it took before, it shows what the
