@@ -94,10 +94,11 @@ var mayImport = map[string]string{
 		"github.com/spf13/cobra github.com/spf13/pflag github.com/vbauerster/mpb/v8 golang.org/x/crypto golang.org/x/mod golang.org/x/sys golang.org/x/term golang.org/x/time",
 	"cmd/vminit": "compute/guest github.com/creack/pty github.com/moby/sys/user github.com/vishvananda/netlink golang.org/x/sys",
 
-	"ticket":          "github.com/cloudflare/circl golang.org/x/crypto",
-	"ticket/ledger":   "ticket github.com/cockroachdb/pebble/v2 github.com/jackc/pgx/v5",
-	"ticket/manifest": "ticket github.com/transparency-dev/formats github.com/transparency-dev/merkle golang.org/x/mod",
-	"ticket/signer":   "filippo.io/bigmod",
+	"ticket":           "github.com/cloudflare/circl golang.org/x/crypto",
+	"ticket/challenge": "golang.org/x/crypto",
+	"ticket/ledger":    "ticket github.com/cockroachdb/pebble/v2 github.com/jackc/pgx/v5",
+	"ticket/manifest":  "ticket github.com/transparency-dev/formats github.com/transparency-dev/merkle golang.org/x/mod",
+	"ticket/signer":    "filippo.io/bigmod",
 
 	"test/apart":       "golang.org/x/sys",
 	"test/bank":        "center/api mint/api ticket ticket/ledger ticket/manifest ticket/signer github.com/transparency-dev/formats golang.org/x/mod",
@@ -160,6 +161,7 @@ var testsMayImport = map[string]string{
 	"person/wallet":        "mint mint/books mint/payment ticket/ledger ticket/signer golang.org/x/mod github.com/transparency-dev/formats pgregory.net/rapid",
 	"test/compute":         "compute/api compute/guest compute/meter test/images test/world github.com/google/go-containerregistry golang.org/x/sys",
 	"ticket":               "ticket/signer pgregory.net/rapid",
+	"ticket/challenge":     "ticket",
 	"ticket/ledger":        "test/apart test/postgres github.com/anishathalye/porcupine golang.org/x/sys",
 	"ticket/manifest":      "pgregory.net/rapid",
 	"ticket/signer":        "github.com/cloudflare/circl",
