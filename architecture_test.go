@@ -77,7 +77,7 @@ var mayImport = map[string]string{
 	"network/tunnel":  "github.com/google/nftables github.com/vishvananda/netlink golang.org/x/sys golang.zx2c4.com/wireguard gvisor.dev/gvisor",
 	"network/wake":    "network/route github.com/vishvananda/netlink golang.org/x/crypto golang.org/x/net golang.org/x/sys",
 
-	"pal": "compute/guest console identity network/names network/overlay pal/api pal/firewall pal/hub pal/module pal/volume " +
+	"pal": "compute/guest console identity ticket network/names network/overlay pal/api pal/firewall pal/hub pal/module pal/volume " +
 		"golang.org/x/crypto/x509roots/fallback golang.org/x/net golang.org/x/sys golang.org/x/time",
 	"pal/api":      "identity",
 	"pal/firewall": "github.com/google/nftables golang.org/x/sys",
@@ -150,6 +150,7 @@ var testsMayImport = map[string]string{
 	"mint/payment/card":    "test/postgres test/shop github.com/jackc/pgx/v5 modernc.org/sqlite",
 	"mint/payment/voucher": "test/postgres github.com/jackc/pgx/v5 modernc.org/sqlite",
 	"mint":                 "test/postgres ticket/signer pgregory.net/rapid",
+	"mint/api":             "ticket/signer",
 	"mint/books":           "test/postgres pgregory.net/rapid",
 	"network/overlay":      "github.com/makiuchi-d/gozxing",
 	"network/names":        "test/apart golang.org/x/sys",

@@ -140,10 +140,16 @@ func (s *Spend) Verify(issuer string, k *Key, c Contract) error {
 	if err := s.Token.Verify(k); err != nil {
 		return cloudpal.E(op, "", err)
 	}
-	if !ed25519.Verify(s.Public[:], s.signable(c.Digest()), s.Signature[:]) {
+	if !s.Signed(c) {
 		return cloudpal.E(op, cloudpal.Denied, errors.New("the ticket's owner did not spend it for this"))
 	}
 	return nil
+}
+
+// Signed reports whether the owner of the ticket's key spends it for c. It does not
+// look whether the mint signed the ticket: see Verify.
+func (s *Spend) Signed(c Contract) bool {
+	return ed25519.Verify(s.Public[:], s.signable(c.Digest()), s.Signature[:])
 }
 
 // Append appends the spend as ParseSpend reads it.

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"crypto/ed25519"
 	"encoding/binary"
 	"errors"
 	"time"
@@ -11,6 +12,9 @@ import (
 
 // Evidence is what proves that a ticket was spent before: what its owner signed. It
 // is what the ledger keeps of a spending.
+//
+// Of the Spend it has the owner's key and signature. Whether the mint signed the
+// ticket is not in question: whoever is shown evidence has the ticket.
 type Evidence struct {
 	Contract ticket.Contract // a ticket.PayContract or a ticket.SwapContract
 	Spend    ticket.Spend
@@ -20,8 +24,9 @@ const (
 	evidencePay  = 1
 	evidenceSwap = 2
 
-	paySize  = 32 + 32 + 4 + 8 + 32
-	swapSize = 32
+	paySize   = 32 + 32 + 4 + 8 + 32
+	swapSize  = 32
+	ownerSize = ed25519.PublicKeySize + ed25519.SignatureSize
 )
 
 // Append appends the evidence as ParseEvidence reads it.
@@ -38,18 +43,20 @@ func (e Evidence) Append(b []byte) []byte {
 		b = append(b, evidenceSwap)
 		b = append(b, c.Outputs[:]...)
 	}
-	return e.Spend.Append(b)
+	b = append(b, e.Spend.Public[:]...)
+	return append(b, e.Spend.Signature[:]...)
 }
 
 // ParseEvidence reads exactly one.
-func ParseEvidence(b []byte) (e Evidence, err error) {
+func ParseEvidence(b []byte) (Evidence, error) {
+	var e Evidence
 	bad := cloudpal.E("read evidence", cloudpal.Invalid, errors.New("it is not of a payment nor of a swap"))
 	if len(b) == 0 {
-		return e, bad
+		return Evidence{}, bad
 	}
 	kind, b := b[0], b[1:]
 	switch {
-	case kind == evidencePay && len(b) == paySize+ticket.SpendSize:
+	case kind == evidencePay && len(b) == paySize+ownerSize:
 		e.Contract = ticket.PayContract{
 			Center:    ticket.CenterID(b[:32]),
 			Hidden:    ticket.Hidden(b[32:64]),
@@ -58,28 +65,31 @@ func ParseEvidence(b []byte) (e Evidence, err error) {
 			Blank:     ticket.Digest(b[76:108]),
 		}
 		b = b[paySize:]
-	case kind == evidenceSwap && len(b) == swapSize+ticket.SpendSize:
+	case kind == evidenceSwap && len(b) == swapSize+ownerSize:
 		e.Contract = ticket.SwapContract{Outputs: ticket.Digest(b[:32])}
 		b = b[swapSize:]
 	default:
 		return Evidence{}, bad
 	}
-	e.Spend, err = ticket.ParseSpend(b)
-	return e, err
+	e.Spend.Public, e.Spend.Signature = [32]byte(b[:32]), [64]byte(b[32:])
+	e.Spend.Token.Nonce = ticket.SerialOf(e.Spend.Public[:])
+	return e, nil
 }
 
-// Proves checks that the evidence proves that the ticket with that serial was spent
-// for something else than c.
+// Proves checks that the evidence proves that the ticket with that serial, of issuer
+// under k, was spent for something else than c.
 func (e Evidence) Proves(issuer string, k *ticket.Key, s ticket.Serial, c ticket.Contract) error {
 	const op = "check that a ticket was spent before"
-	if e.Contract == nil || e.Spend.Serial() != s {
+	if e.Contract == nil || ticket.SerialOf(e.Spend.Public[:]) != s {
 		return cloudpal.E(op, cloudpal.Denied, errors.New("the evidence is of another ticket"))
 	}
 	if e.Contract.Digest() == c.Digest() {
 		return cloudpal.E(op, cloudpal.Denied, errors.New("it was spent for just this"))
 	}
-	if err := e.Spend.Verify(issuer, k, e.Contract); err != nil {
-		return cloudpal.E(op, cloudpal.Denied, err)
+	spend := e.Spend
+	spend.Token = ticket.Token{Nonce: s, Challenge: ticket.ChallengeDigest(issuer, k.Class), Key: k.ID()}
+	if !spend.Signed(e.Contract) {
+		return cloudpal.E(op, cloudpal.Denied, errors.New("the ticket's owner did not sign it"))
 	}
 	return nil
 }
