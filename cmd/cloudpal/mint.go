@@ -22,8 +22,10 @@ func (c *cli) mint() *cobra.Command {
 	cmd := group("mint", "Be a mint: make keys, sell tickets, pay centers", mintHelp, `  cloudpal mint init
   cloudpal mint serve
   cloudpal mint keys
-  cloudpal mint orders`)
-	cmd.AddCommand(c.mintInit(), c.mintServe(), c.mintKeys(), c.mintOrders(), c.newMintSigner())
+  cloudpal mint orders
+  cloudpal mint audit`)
+	cmd.AddCommand(c.mintInit(), c.mintServe(), c.mintKeys(), c.mintOrders(), c.newMintVouchers(), c.newMintAudit())
+	cmd.AddCommand(c.newMintSigner(), c.newMintWitness(), c.newMintRelay())
 	return cmd
 }
 

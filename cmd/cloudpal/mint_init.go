@@ -27,7 +27,8 @@ import (
 )
 
 const mintInitHelp = `Make a mint's folder: its keys, what it sells, and the log in which its keys are
-published, with those of this month and the next.
+published, with those of this month and the next. Where there are witnesses, who have
+to know the log before they cosign it, "cloudpal mint keys add" publishes them.
 
 The root key signs each month's keys. It is sealed with a passphrase that is asked
 for, or read from standard input. With --root it is written to another place
@@ -134,6 +135,9 @@ func (c *cli) saidMint(f mintFolder, o mintOptions, trust *manifest.Trust) error
 	fmt.Fprintf(c.err, "The mint %s is made. Give mint.json to wallets and centers; answer with: cloudpal mint serve\n", trust.Issuer)
 	if trust.Alone() {
 		fmt.Fprintln(c.err, "It has no witnesses: it is a mint of your own, and wallets will say so.")
+	} else {
+		fmt.Fprintf(c.err, "Tell its witnesses the key of its log: cloudpal mint witness --log '%s'\n", trust.Log)
+		fmt.Fprintln(c.err, "Then publish its keys: cloudpal mint keys add")
 	}
 	if o.root != "" {
 		fmt.Fprintf(c.err, "Its root key is in %s: take that away from this machine.\n", o.root)
@@ -190,6 +194,9 @@ func (c *cli) draftMint(ctx context.Context, f mintFolder, o mintOptions) (*mani
 	}
 	if err := f.makeAccount(ctx, config); err != nil {
 		return nil, err
+	}
+	if !trust.Alone() {
+		return trust, nil // witnesses have to be told of the log first
 	}
 	root, err := note.NewSigner(rootSecret)
 	if err != nil {

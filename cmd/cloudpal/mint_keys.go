@@ -41,7 +41,7 @@ func (c *cli) mintKeys() *cobra.Command {
 		Args: cobra.NoArgs,
 		RunE: c.verb(func(ctx context.Context, _ []string) error { return c.listMonths(ctx, folder) }),
 	}, &folder))
-	cmd.AddCommand(c.mintKeysAdd())
+	cmd.AddCommand(c.mintKeysAdd(), c.mintKeysRevoke())
 	return cmd
 }
 

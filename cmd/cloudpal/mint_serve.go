@@ -211,7 +211,7 @@ func (f mintFolder) startSigner(ctx context.Context, config mintConfig, log *slo
 	var kept sync.WaitGroup
 	kept.Go(func() {
 		signing.Keep(running, func(ctx context.Context) *exec.Cmd {
-			cmd := exec.CommandContext(ctx, self, "mint", "signer", "--keys", f.path("keys"), "--listen", socket)
+			cmd := exec.CommandContext(ctx, self, "mint", "signer", "--keys", f.path("keys"), "--listen", socket, "--end-with-input")
 			cmd.Stderr = os.Stderr
 			return cmd
 		}, log)
