@@ -20,7 +20,9 @@ func (c *Core) Append(blocks ...[]byte) (length uint64, err error) {
 }
 
 // AppendSigned appends blocks under a signature that was made elsewhere, for
-// what Draft returned. It is how a log with several signers grows.
+// what Draft returned. It is how a log with several signers grows, and how one
+// gets its blocks that nobody signs, a static one: all of them at once, under any
+// signature.
 func (c *Core) AppendSigned(signature []byte, blocks ...[]byte) (length uint64, err error) {
 	if len(signature) == 0 {
 		return 0, cloudpal.E("append", cloudpal.Invalid, errors.New("there is no signature"))
@@ -172,6 +174,10 @@ func (l *log) sign(pair *manifest.KeyPair, given []byte, h merkle.Head) ([]byte,
 	}
 	if !l.signs(pair) {
 		return nil, l.cannotSign()
+	}
+	if p := l.manifest.Prologue; p != nil && (h.Length < p.Length || h.Length == p.Length && h.Hash() != p.Hash) {
+		return nil, cloudpal.E("sign", cloudpal.Denied, errors.New("the core's manifest says how the log begins, and that is not it")).
+			WithHint(fmt.Sprintf("append the first %d blocks as they are in the log that the manifest was made of, all at once", p.Length))
 	}
 	return l.manifest.Sign(l.key, *pair, h)
 }
