@@ -551,7 +551,7 @@ func TestRelayHoldsACoreAwake(t *testing.T) {
 
 // withCore is a center whose VMs are all at an address of loopback, where the
 // core's port is answered by what the returned function is given.
-func withCore(t *testing.T, addr string) (*place, func(http.HandlerFunc)) {
+func withCore(t *testing.T, addr string, adjust ...func(*Config)) (*place, func(http.HandlerFunc)) {
 	t.Helper()
 	h := newHouse(t)
 	h.addr = netip.MustParseAddr(addr)
@@ -563,7 +563,11 @@ func withCore(t *testing.T, addr string) (*place, func(http.HandlerFunc)) {
 	s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (*answer.Load())(w, r) })}
 	go s.Serve(l)
 	t.Cleanup(func() { s.Close() })
-	return open(t, h, t.TempDir(), nil), func(f http.HandlerFunc) { answer.Store(&f) }
+	return open(t, h, t.TempDir(), func(c *Config) {
+		for _, f := range adjust {
+			f(c)
+		}
+	}), func(f http.HandlerFunc) { answer.Store(&f) }
 }
 
 func endless(w io.Writer, head string) {

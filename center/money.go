@@ -63,6 +63,9 @@ const (
 	collectEvery = 5 * time.Second
 	countEvery   = time.Minute
 	restEvery    = 15 * time.Minute // of pals that are not awake
+
+	countersignTimeout = 10 * time.Second
+	maxAsking          = 16
 )
 
 // keepCollecting holds pals to their money, and counts what they use.
@@ -85,9 +88,12 @@ type meter struct {
 	at      map[api.ID]time.Time
 	volumes map[string]int64 // bytes used
 	listed  time.Time
+	asking  chan struct{} // limits cores that are asked at a time
 }
 
-func newMeter() *meter { return &meter{at: map[api.ID]time.Time{}} }
+func newMeter() *meter {
+	return &meter{at: map[api.ID]time.Time{}, asking: make(chan struct{}, maxAsking)}
+}
 
 func (c *Center) collect(ctx context.Context, m *meter) {
 	list, err := c.host.VMs(ctx)
@@ -162,10 +168,25 @@ func (c *Center) count(ctx context.Context, p *pal, v host.VM, m *meter) error {
 		}
 	}
 	up := v.State == host.Running
-	_, _, err = c.till.Count(p.Owner, p.WireGuard, till.Use{
+	tab, waits, err := c.till.Count(p.Owner, p.WireGuard, till.Use{
 		Awake: s.Awake, Sent: s.NetOut, Stored: s.Storage + m.volumes[p.vm()], Up: up,
 	})
-	return err
+	if err != nil || !up || len(waits.Record) == 0 || len(tab.Nonce) == 0 {
+		return err
+	}
+	select {
+	case m.asking <- struct{}{}:
+		c.tasks.Go(func() {
+			defer func() { <-m.asking }()
+			ctx, cancel := context.WithTimeout(ctx, countersignTimeout)
+			defer cancel()
+			if err := c.countersign(ctx, p, tab, waits); err != nil && c.ctx.Err() == nil {
+				c.log.Warn("have a core countersign; it will be tried again", "pal", p.ID, "err", err)
+			}
+		})
+	default: // the next time
+	}
+	return nil
 }
 
 // told lets who asked know of the till's errors what is written for them.

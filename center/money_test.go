@@ -261,3 +261,54 @@ func TestBadMoney(t *testing.T) {
 		t.Errorf("a stranger asks for the offer: %d", status)
 	}
 }
+
+// A core that is unlocked countersigns over the relay, so that a pal is paid for while
+// its person is away; one that does not is no trouble.
+func TestACoreCountersigns(t *testing.T) {
+	t.Parallel()
+	clock := bank.NewClock(time.Now())
+	b := bank.New(t, clock.Now)
+	p, answerWith := withCore(t, "127.77.0.9", func(c *Config) {
+		sells(b)(c)
+		c.Money.Now = clock.Now
+	})
+	payer := bank.NewPayer(t, b)
+	payer.Request.Nonce = []byte("0123456789abcdef")
+	c := p.as(newAccount(t))
+	if _, err := c.OpenTab(t.Context(), payer.Request); err != nil {
+		t.Fatal(err)
+	}
+	pay(t, c, payer)
+	if _, err := c.Create(t.Context(), api.CreateRequest{WireGuard: payer.Request.WireGuard}); err != nil {
+		t.Fatal(err)
+	}
+	offer, err := c.Offer(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.collect(t.Context(), newMeter())
+	clock.Add(6 * time.Hour)
+	p.house.awake(6 * time.Hour)
+	asked := make(chan string, 8)
+	answerWith(func(w http.ResponseWriter, r *http.Request) {
+		asked <- "locked"
+		w.WriteHeader(http.StatusTooManyRequests)
+	})
+	p.collect(t.Context(), newMeter())
+	<-asked
+	answerWith(func(w http.ResponseWriter, r *http.Request) {
+		var q struct{ Nonce, Offer, Record, Signature []byte }
+		if err := json.NewDecoder(r.Body).Decode(&q); err != nil || r.URL.Path != "/v1/countersign" {
+			t.Errorf("the core is asked %s: %v", r.URL.Path, err)
+		}
+		if string(q.Nonce) != "0123456789abcdef" || string(q.Offer) != string(offer.Text) {
+			t.Errorf("the core is shown another nonce or offer: %q %s", q.Nonce, q.Offer)
+		}
+		json.NewEncoder(w).Encode(payer.Agrees(api.Meter{Record: q.Record}))
+	})
+	p.collect(t.Context(), newMeter())
+	eventually(t, "it is countersigned", func() bool {
+		tab, err := c.Tab(t.Context(), payer.Request.ID)
+		return err == nil && tab.Signed == 16
+	})
+}

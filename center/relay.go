@@ -65,6 +65,42 @@ func (c *Center) unlock(ctx context.Context, p *pal, sealed []byte) error {
 	return coreFailed(fmt.Errorf("it answered %d", resp.StatusCode))
 }
 
+// countersign asks the pal's core to agree with a record, and hands what it says to
+// the till. A core that is locked, or is of an earlier image, or does not agree is no
+// trouble of the center's: a device of the person can countersign, too.
+func (c *Center) countersign(ctx context.Context, p *pal, tab api.TabRequest, m api.Meter) error {
+	offer, ok := c.till.OfferOf(p.Owner, tab.ID)
+	if !ok {
+		return nil
+	}
+	body, err := json.Marshal(struct {
+		Nonce     []byte `json:"nonce"`
+		Offer     []byte `json:"offer"`
+		Record    []byte `json:"record"`
+		Signature []byte `json:"signature"`
+	}{tab.Nonce, offer.Text, m.Record, m.Signature})
+	if err != nil {
+		return err
+	}
+	resp, err := c.askCore(ctx, p, http.MethodPost, "/v1/countersign", body)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		c.log.Debug("a core does not countersign", "pal", p.ID, "status", resp.StatusCode)
+		return nil
+	}
+	var answer struct {
+		Signature []byte `json:"signature"`
+	}
+	if err := json.NewDecoder(io.LimitReader(resp.Body, maxCore)).Decode(&answer); err != nil {
+		return coreFailed(err)
+	}
+	_, err = c.till.Countersign(p.Owner, tab.ID, api.CountersignRequest{Record: m.Record, Signature: answer.Signature})
+	return err
+}
+
 func coreFailed(err error) error { return cloudpal.E("ask a core", cloudpal.Other, err) }
 
 // askCore makes the core run and asks it. The caller closes the answer's body.

@@ -32,6 +32,7 @@ func (c *Core) serveHost(ctx context.Context, at netip.AddrPort) (stop func() er
 	m.HandleFunc("GET /v1/healthz", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
 	m.HandleFunc("GET /v1/lock", func(w http.ResponseWriter, _ *http.Request) { reply(w, c.lock.describe()) })
 	m.HandleFunc("POST /v1/unlock", c.serveUnlock)
+	m.HandleFunc("POST /v1/countersign", c.serveCountersign)
 	return serve(ctx, at, hostConns, c.Log, only(c.uplink.Gateway, m))
 }
 

@@ -22,6 +22,7 @@ import (
 //	list           the device list, the newest
 //	settings.json  what devices may, beside the list
 //	peers.json     where devices were last
+//	agreed.json    the last record of the center's meter that was countersigned
 //	naps.jsonl     when the core slept, the last maxNaps at least
 //	awake          its time of change is when the core was last known to be awake
 //
@@ -33,6 +34,7 @@ const (
 	listFile     = "list"
 	settingsFile = "settings.json"
 	placesFile   = "peers.json"
+	agreedFile   = "agreed.json"
 	napsFile     = "naps.jsonl"
 	awakeFile    = "awake"
 

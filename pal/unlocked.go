@@ -30,6 +30,7 @@ type unlocked struct {
 	hub    *hub.Hub
 	names  *names.Server
 	key    identity.WireGuardKey // the core's
+	meter  identity.MeterKeys
 	since  time.Time
 	limit  *listLimit
 	ends   []func() error // of what close ends, in the order of its making
@@ -44,13 +45,14 @@ type unlocked struct {
 	moved    bool              // places has what is not on the disk
 	naps     *naps
 	awake    time.Time // since when
+	agreedAt time.Time // when the core last countersigned the meter, of this boot
 }
 
 // open makes the pal of what an unlock brings. Nothing of it is left where
 // that fails.
 func (c *Core) open(u identity.Unlock) (_ *unlocked, err error) {
 	p := &unlocked{core: c, log: c.Log, key: u.Secrets.WireGuardKey(), since: time.Now(), limit: newListLimit(), look: make(chan struct{}, 1)}
-	p.awake = p.since
+	p.awake, p.meter = p.since, u.Secrets.MeterKeys()
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, p.close())
@@ -78,6 +80,7 @@ func (p *unlocked) close() error {
 		errs = append(errs, p.ends[i]())
 	}
 	p.ends = nil
+	p.meter.Wipe()
 	return errors.Join(errs...)
 }
 

@@ -205,3 +205,16 @@ func (t *Till) terms(d ticket.Digest) (api.Offer, bool) {
 	o, ok := t.offers[d]
 	return o, ok
 }
+
+// OfferOf returns the offer whose tariff counts for an account's tab.
+func (t *Till) OfferOf(owner api.Fingerprint, id api.TabID) (s api.Signed, ok bool) {
+	tb, err := t.find(owner, id)
+	if err != nil {
+		return s, false
+	}
+	tb.mu.Lock()
+	d := tb.Offer
+	tb.mu.Unlock()
+	ok, err = t.store.get(offerKey(d), &s)
+	return s, ok && err == nil
+}

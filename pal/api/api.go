@@ -9,6 +9,12 @@
 //	                   403 where they are not for this core or from nobody who may,
 //	                   409 where it is unlocked already, 429 where it was tried too often
 //
+// And to the host alone:
+//
+//	POST /v1/countersign  CountersignRequest -> Countersigned; 403 where more is claimed
+//	                      than the core has measured, or under another offer than its
+//	                      person agreed to, 429 where it is locked
+//
 // To the devices on the overlay, on TCP port 80 of the core's addresses there,
 // under the name Name:
 //
@@ -46,6 +52,19 @@ type Lock struct {
 type Attestation struct {
 	Kind     string `json:"kind"` // "none": the hardware says nothing
 	Evidence []byte `json:"evidence,omitempty"`
+}
+
+// A CountersignRequest asks a core to agree with a record of its center's meter.
+type CountersignRequest struct {
+	Nonce     []byte `json:"nonce"`     // that the tab was opened with
+	Offer     []byte `json:"offer"`     // its text, as the center signed it
+	Record    []byte `json:"record"`    // a ticket.Record
+	Signature []byte `json:"signature"` // the center's
+}
+
+// Countersigned is a core's agreement, by the tab's key.
+type Countersigned struct {
+	Signature []byte `json:"signature"`
 }
 
 // A Pal is what a core says of itself to the pal's devices.
