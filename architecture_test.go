@@ -126,7 +126,7 @@ var testsMayImport = map[string]string{
 	"compute/jail":         "test/apart",
 	"compute/qemu":         "compute/guest compute/image compute/kernel test/apart test/images",
 	"cmd/vminit":           "test/apart",
-	"center":              "test/bank ticket",
+	"center":               "test/bank ticket",
 	"center/till":          "test/bank",
 	"cmd/cloudpal":         "github.com/rogpeppe/go-internal test/images test/world",
 	"console":              "golang.org/x/net",
