@@ -90,8 +90,8 @@ var mayImport = map[string]string{
 
 	"person/wallet": "center/api mint/api ticket ticket/manifest golang.org/x/crypto",
 
-	"cmd/cloudpal": "center center/api center/till compute/api compute/guest compute/host compute/image compute/kernel compute/meter compute/qemu compute/seal data/corestore data/hyperbee data/hypercore data/hyperdrive data/manifest data/protomux data/storage identity mint/signing/vault mint/payment mint/payment/voucher mint/payment/card mint/payment/btcpay mint/payment/ask ticket/ledger ticket mint/signing mint/oblivious mint/keylog mint/books mint network/names network/overlay network/route network/tunnel network/wake pal pal/image pal/module person mint/api ticket/manifest " +
-		"github.com/spf13/cobra github.com/spf13/pflag github.com/vbauerster/mpb/v8 golang.org/x/crypto golang.org/x/mod golang.org/x/sys golang.org/x/term golang.org/x/time",
+	"cmd/cloudpal": "center center/api center/till compute/api compute/guest compute/host compute/image compute/kernel compute/meter compute/qemu compute/seal data/corestore data/hyperbee data/hypercore data/hyperdrive data/manifest data/protomux data/storage identity mint/signing/vault mint/payment mint/payment/voucher mint/payment/card mint/payment/btcpay mint/payment/ask ticket/ledger ticket mint/signing mint/oblivious mint/keylog mint/books mint network/names network/overlay network/route network/tunnel network/wake pal pal/image pal/module person person/wallet mint/api ticket/manifest " +
+		"github.com/spf13/cobra github.com/spf13/pflag github.com/vbauerster/mpb/v8 golang.org/x/crypto golang.org/x/mod golang.org/x/net golang.org/x/sys golang.org/x/term golang.org/x/time",
 	"cmd/vminit": "compute/guest github.com/creack/pty github.com/moby/sys/user github.com/vishvananda/netlink golang.org/x/sys",
 
 	"ticket":           "github.com/cloudflare/circl golang.org/x/crypto",

@@ -56,6 +56,7 @@ var noJSON = map[string]string{
 	"cloudpal usage":      "only has others",
 	"cloudpal vm":         "only has others",
 	"cloudpal volume":     "only has others",
+	"cloudpal wallet":     "only has others",
 }
 
 func TestEveryCommandIsExplained(t *testing.T) {
@@ -148,7 +149,7 @@ func parseOnly(args []string) error {
 
 // A command that completes nothing itself would have the shell offer files.
 func TestCompletionIsDecided(t *testing.T) {
-	files := []string{"cloudpal drive serve", "cloudpal image import", "cloudpal usage verify"}
+	files := []string{"cloudpal drive serve", "cloudpal image import", "cloudpal usage verify", "cloudpal wallet backup", "cloudpal wallet receive"}
 	root, _, _ := program()
 	visit(root, func(cmd *cobra.Command) {
 		path := cmd.CommandPath()

@@ -79,7 +79,7 @@ func (c *cli) command() *cobra.Command {
 	root.PersistentFlags().StringVar(&c.socket, "socket", c.lookup("CLOUDPAL_SOCKET", api.DefaultSocket), "the agent's `PATH`")
 	root.AddCommand(c.up(), c.status(), c.down(), c.device(), c.connect(), c.disconnect(), c.open(), c.destroy(), c.deviceAgent())
 	root.AddCommand(c.core(), c.bee(), c.drive())
-	root.AddCommand(c.vm(), c.image(), c.volume(), c.host(), c.center(), c.mint(), c.usage(), c.version(), c.completion())
+	root.AddCommand(c.vm(), c.image(), c.volume(), c.host(), c.center(), c.mint(), c.wallet(), c.usage(), c.version(), c.completion())
 	root.AddCommand(c.pal(), c.coreImage()) // inner roles
 	return root
 }
