@@ -429,3 +429,39 @@ func FuzzUse(f *testing.F) {
 		}
 	})
 }
+
+// A ticket that came ahead gives no service before its mint has it: else it could be
+// taken back in the minutes between, and that looks like a change of mind.
+func TestAheadIsNoCredit(t *testing.T) {
+	t.Parallel()
+	b := newBank(t)
+	s, p := newShop(t, b), bank.NewPayer(t, b.Bank)
+	s.tab(p)
+	s.pay(p, p.Pays(s.Offer(), p.Buy(ticket.Paid, 64, 82), time.Time{}))
+	with := p.Buy(ticket.Paid, 64, 82)
+	s.pay(p, p.Pays(s.Offer(), with, start.Add(time.Second)))
+	b.Add(time.Minute)
+	if v := s.look(p); v.Paid != 64 {
+		t.Errorf("when it is due, and no mint has it, %d units count", v.Paid)
+	}
+	b.Swap(t, with)
+	s.Deposit(t.Context())
+	s.Review()
+	if v := s.look(p); v.Paid != 64 || v.Stage != api.Funded || len(v.Refused) != 0 {
+		t.Errorf("taken back it is %+v", v)
+	}
+	// Who pays now by a clock that is ahead has service now.
+	other := bank.NewPayer(t, b.Bank)
+	s.tab(other)
+	b.Add(time.Minute)
+	early := other.Pays(s.Offer(), other.Buy(ticket.Paid, 64, 82), b.Now())
+	b.Add(-30 * time.Second)
+	if _, err := s.Pay(t.Context(), other.Account, other.Request.ID, early); err != nil {
+		t.Errorf("by a clock that is ahead: %v", err)
+	}
+	b.Add(time.Minute)
+	s.pay(other, early)
+	if v := s.look(other); v.Paid != 64 || v.Stage != api.Funded {
+		t.Errorf("half a minute later it is %+v", v)
+	}
+}

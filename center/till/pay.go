@@ -55,7 +55,8 @@ func (t *Till) Pay(ctx context.Context, owner api.Fingerprint, id api.TabID, r a
 func (t *Till) mustAsk(tb *tab, p *payment) bool {
 	tb.mu.Lock()
 	defer tb.mu.Unlock()
-	return p.First && p.Is == booked && p.due(t.now())
+	// Who pays now may say so by a clock that is ahead of this one.
+	return p.First && p.Is == booked && p.due(t.now().Add(clockSlack))
 }
 
 // answer is the center's word for a payment, always the same.
@@ -199,8 +200,12 @@ func (t *Till) write(tb *tab, p *payment, now time.Time) error {
 	o, _ := t.terms(ticket.Digest(p.Pay.Offer))
 	p.N, p.At, p.Ahead = tb.next, now.Unix(), !p.due(now)
 	p.First = tb.Doubt || tb.Base == 0 && !slices.ContainsFunc(tb.payments, func(p *payment) bool { return p.Is == deposited })
-	// A first one is asked about at once: this is for when that fails.
-	p.Due = max(p.At, p.Pay.NotBefore) + spread(o.Grace.Duration())
+	// A first one is asked about at once: this is for when that fails. One that came
+	// ahead has the moment that its owner chose.
+	p.Due = p.At + spread(o.Grace.Duration())
+	if p.Ahead {
+		p.Due = p.Pay.NotBefore + rand.Int64N(aheadSpread)
+	}
 	p.when = p.Due
 	b := t.store.begin()
 	b.put(numbered(paymentsOf(p.Tab), p.N), p)
@@ -219,6 +224,10 @@ func (t *Till) write(tb *tab, p *payment, now time.Time) error {
 	tb.payments, tb.next = append(tb.payments, p), p.N+1
 	return nil
 }
+
+// aheadSpread is how much later than its owner chose a ticket is taken to its mint at
+// most, in seconds.
+const aheadSpread = 30
 
 // spread is a random time, in seconds, after which a ticket is taken to its mint: at
 // least a minute where the grace allows, and so that it is there within the grace.

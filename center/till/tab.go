@@ -139,7 +139,8 @@ func (t *tab) paid(now time.Time) (all, pending, ahead ticket.Units) {
 			all += p.units()
 		case p.Is == booked && !p.due(now):
 			ahead += p.units()
-		case p.Is == booked && !p.First:
+		case p.Is == booked && !p.First && (!p.Ahead || p.Tried):
+			// One that came ahead can be taken back until its mint is asked.
 			all += p.units()
 			pending += p.units()
 		}
