@@ -51,7 +51,7 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	flag.Parse()
-	for name, value := range map[string]string{"rapid.checks": "10", "rapid.steps": "60"} { // each check makes a mint
+	for name, value := range map[string]string{"rapid.checks": "6", "rapid.steps": "50"} { // each check makes a mint
 		if f := flag.Lookup(name); f.Value.String() == f.DefValue {
 			f.Value.Set(value)
 		}

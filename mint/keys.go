@@ -74,13 +74,23 @@ func (m *Mint) key(ctx context.Context, id ticket.KeyID) (*ticket.Key, error) {
 	return nil, refuse(cloudpal.Invalid, "no such key is in use: fetch the mint's manifest anew")
 }
 
-// epochKeys returns an epoch's keys.
+// epochKeys returns an epoch's keys, those that are revoked too: what was done under
+// them still counts.
 func (m *Mint) epochKeys(ctx context.Context, e ticket.Epoch) ([]*ticket.Key, error) {
 	list, _, err := m.Log.Epoch(ctx, e)
 	if err != nil {
 		return nil, err
 	}
-	return list.Keys(), nil
+	var keys []*ticket.Key
+	for i, public := range list.Public() {
+		c, d := ticket.Classes[i/len(ticket.Denominations)], ticket.Denominations[i%len(ticket.Denominations)]
+		k, err := ticket.ParseKey(c, d, e, public)
+		if err != nil {
+			return nil, cloudpal.E("read the mint's keys", cloudpal.Corrupt, err)
+		}
+		keys = append(keys, k)
+	}
+	return keys, nil
 }
 
 // Bundle returns what clients verify of an epoch.

@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -179,7 +180,7 @@ type house struct {
 	*clock
 	*Mint
 	purse   *purse
-	log     *bytes.Buffer
+	log     *lockedWriter
 	address string
 	client  *api.Client
 }
@@ -206,7 +207,7 @@ func newHouse(t testing.TB, e engine) *house { return newParts(t, e).open(t) }
 
 func (p parts) open(t testing.TB) *house {
 	t.Helper()
-	h := &house{TB: t, clock: p.clock, purse: p.purse, log: &bytes.Buffer{}}
+	h := &house{TB: t, clock: p.clock, purse: p.purse, log: &lockedWriter{w: &bytes.Buffer{}}}
 	b, err := books.Open(t.Context(), p.place)
 	h.must(err)
 	t.Cleanup(func() { b.Close() })
@@ -216,7 +217,7 @@ func (p parts) open(t testing.TB) *house {
 	h.Mint, err = New(Config{
 		Issuer: issuer, Books: b, Ledger: l, Signer: thePress, Log: p.epochs, Receipt: receiptKey,
 		Methods: map[string]Method{"purse": {p.purse, ticket.Paid}}, Packs: packs, Now: p.clock.now,
-		Logger: slog.New(slog.NewTextHandler(&lockedWriter{w: h.log}, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Logger: slog.New(slog.NewTextHandler(h.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
 	h.must(err)
 	h.address = h.serve()
@@ -234,6 +235,15 @@ func (l *lockedWriter) Write(b []byte) (int, error) {
 	defer l.mu.Unlock()
 	return l.w.Write(b)
 }
+
+// logged is what the operator was told.
+func (h *house) logged() string {
+	h.log.mu.Lock()
+	defer h.log.mu.Unlock()
+	return h.log.w.String()
+}
+
+func hexOf(b []byte) string { return hex.EncodeToString(b) }
 
 // serve answers until the test ends.
 func (h *house) serve() string {
