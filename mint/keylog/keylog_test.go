@@ -277,6 +277,77 @@ func TestPublishOnce(t *testing.T) {
 	}
 }
 
+// Many who publish the same at once publish it once.
+func TestPublishAtOnce(t *testing.T) {
+	t.Parallel()
+	m := newMint(t, 2)
+	logs := []*Log{m.open(t), m.open(t)}
+	entry, keys := m.manifest(t, 92, "")
+	done := make(chan error)
+	for i := range 8 {
+		go func() { done <- logs[i%2].Publish(limit(t), entry, keys) }()
+	}
+	for range 8 {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+	if entries, err := logs[0].integrated(); err != nil || len(entries) != 1 {
+		t.Errorf("the log has %d entries, %v", len(entries), err)
+	}
+}
+
+// A log to which nothing is added is cosigned anew all the same, so that nobody takes
+// it for one that is kept back.
+func TestCosignedAnew(t *testing.T) {
+	t.Parallel()
+	m := newMint(t, 2)
+	l := m.open(t)
+	m.publish(t, l, 92)
+	l.Close()
+	var later atomic.Bool
+	next := now().Add(2 * manifest.MaxAge)
+	for _, s := range m.witnesses {
+		if err := s.witness.Close(); err != nil {
+			t.Fatal(err)
+		}
+		s.config.Now = func() time.Time {
+			if later.Load() {
+				return next
+			}
+			return now()
+		}
+		s.open(t)
+	}
+	verify := func(l *Log) error {
+		raw, err := l.Bundle(92)
+		if err != nil {
+			return err
+		}
+		b, err := manifest.ParseBundle(raw)
+		if err != nil {
+			return err
+		}
+		_, err = m.Trust.Verify(b, 92, "", next)
+		return err
+	}
+	if err := verify(l); !errors.Is(err, cloudpal.Denied) {
+		t.Fatalf("what was cosigned two weeks ago: %v", err)
+	}
+	later.Store(true)
+	// The library looks at the file's time.
+	old := time.Now().Add(-2 * cosignEvery)
+	if err := os.Chtimes(filepath.Join(l.tiles(), "checkpoint"), old, old); err != nil {
+		t.Fatal(err)
+	}
+	l = m.open(t)
+	for end := time.Now().Add(time.Minute); verify(l) != nil; time.Sleep(pollEvery) {
+		if time.Now().After(end) {
+			t.Fatal(verify(l))
+		}
+	}
+}
+
 // Who publishes while another process does waits, as long as its context lets it.
 func TestPublishWaits(t *testing.T) {
 	t.Parallel()
