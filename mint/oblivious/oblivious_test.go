@@ -487,7 +487,9 @@ func TestRelayLies(t *testing.T) {
 		"very much":       {func(rw http.ResponseWriter, r *http.Request) { sealed(rw); rw.Write(make([]byte, maxSealed+1)) }, cloudpal.Corrupt},
 		"that it is busy": {func(rw http.ResponseWriter, r *http.Request) { rw.WriteHeader(503) }, cloudpal.Busy},
 		"that it is slow": {func(rw http.ResponseWriter, r *http.Request) { rw.WriteHeader(504) }, cloudpal.Timeout},
-		"another place":   {func(rw http.ResponseWriter, r *http.Request) { http.Redirect(rw, r, "http://x/", 307) }, cloudpal.Other},
+		"another place": {func(rw http.ResponseWriter, r *http.Request) {
+			http.Redirect(rw, r, "http://x/", http.StatusTemporaryRedirect)
+		}, cloudpal.Other},
 		"another's answer": {func(rw http.ResponseWriter, r *http.Request) {
 			other, _, err := sealRequest(configOf(t, w.gateway), []byte{0})
 			if err != nil {

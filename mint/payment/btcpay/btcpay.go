@@ -100,11 +100,11 @@ func (i invoice) isFor(o payment.Order) bool {
 }
 
 func (s *Server) path(parts ...string) string {
-	path := "/api/v1/stores/" + url.PathEscape(s.store) + "/invoices"
+	path := []string{"/api/v1/stores", url.PathEscape(s.store), "invoices"}
 	for _, p := range parts {
-		path += "/" + url.PathEscape(p)
+		path = append(path, url.PathEscape(p))
 	}
-	return path
+	return strings.Join(path, "/")
 }
 
 // Begin implements payment.Method. The server knows no idempotency keys; but it finds

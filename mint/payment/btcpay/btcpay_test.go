@@ -295,16 +295,18 @@ func TestTrouble(t *testing.T) {
 		answer func(http.ResponseWriter, *http.Request)
 		want   cloudpal.Kind
 	}{
-		"two of 500":      {2, status(500), ""},
-		"one of 503":      {1, status(503), ""},
-		"a lost answer":   {1, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, ""},
-		"too many asked":  {1, status(429), ""},
-		"always 502":      {100, status(502), cloudpal.Missing},
-		"another key":     {100, status(401), cloudpal.Denied},
-		"no invoice":      {100, status(404), cloudpal.NotExist},
-		"a bad question":  {100, status(400), cloudpal.Invalid},
-		"a web page":      {100, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "<html>") }, cloudpal.Corrupt},
-		"another place":   {100, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "http://127.0.0.1:1/", 302) }, cloudpal.Invalid},
+		"two of 500":     {2, status(500), ""},
+		"one of 503":     {1, status(503), ""},
+		"a lost answer":  {1, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, ""},
+		"too many asked": {1, status(429), ""},
+		"always 502":     {100, status(502), cloudpal.Missing},
+		"another key":    {100, status(401), cloudpal.Denied},
+		"no invoice":     {100, status(404), cloudpal.NotExist},
+		"a bad question": {100, status(400), cloudpal.Invalid},
+		"a web page":     {100, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "<html>") }, cloudpal.Corrupt},
+		"another place": {100, func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "http://127.0.0.1:1/", http.StatusFound)
+		}, cloudpal.Invalid},
 		"very much":       {100, func(w http.ResponseWriter, r *http.Request) { w.Write(make([]byte, 2<<20)) }, cloudpal.Corrupt},
 		"half an invoice": {100, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, `{"id":"other"}`) }, cloudpal.Corrupt},
 	} {

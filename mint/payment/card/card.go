@@ -105,7 +105,7 @@ func Open(ctx context.Context, c Config, client *http.Client, db *sql.DB, now fu
 	const op = "take cards"
 	back, err := url.Parse(c.Return)
 	if err != nil || back.Scheme != "https" || back.Host == "" {
-		return nil, cloudpal.E(op, cloudpal.Invalid, errors.New("the page to return to is not https://HOST/..."))
+		return nil, cloudpal.E(op, cloudpal.Invalid, errors.New("the page to return to is not an https address"))
 	}
 	if c.Key == "" || c.Secret == "" || strings.ContainsAny(c.Key, "\r\n") || c.NewLimit < 0 || c.Probation < 0 {
 		return nil, cloudpal.E(op, cloudpal.Invalid, errors.New("it takes a secret key and the webhook's secret"))
@@ -157,7 +157,7 @@ func (c *Cards) Begin(ctx context.Context, o payment.Order) (payment.Started, er
 		return payment.Started{}, cloudpal.E(op, "", err)
 	}
 	if !s.isFor(o) || s.ID == "" || !isLink(s.URL) {
-		return payment.Started{}, cloudpal.E(op, cloudpal.Corrupt, errors.New("Stripe opened another page than was asked for"))
+		return payment.Started{}, cloudpal.E(op, cloudpal.Corrupt, errors.New("another page was opened than was asked for"))
 	}
 	_, err = c.db.ExecContext(ctx, `insert into card_orders (ord, session, url, card, minor, currency, at, known, state)
 		values ($1, $2, $3, '', $4, $5, $6, 0, $7) on conflict (ord) do nothing`,

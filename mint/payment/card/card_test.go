@@ -1,6 +1,7 @@
 package card
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"errors"
@@ -487,15 +488,15 @@ func TestWhatIsKept(t *testing.T) {
 	s.buy(t, "o", euros, "Xt5EWLLDS7FJjR1c")
 	db.Close()
 	files, _ := filepath.Glob(path + "*")
-	seen := ""
+	var seen []byte
 	for _, file := range files {
 		data, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
 		}
-		seen += string(data)
+		seen = append(seen, data...)
 	}
-	if !strings.Contains(seen, "cs_test_1") || strings.Contains(seen, "Xt5EWLLDS7FJjR1c") || strings.Contains(seen, "4242") {
+	if !bytes.Contains(seen, []byte("cs_test_1")) || bytes.Contains(seen, []byte("Xt5EWLLDS7FJjR1c")) || bytes.Contains(seen, []byte("4242")) {
 		t.Error("the database has more of a card than it must, or is not what was looked at")
 	}
 }

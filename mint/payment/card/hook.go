@@ -31,7 +31,7 @@ func (c *Cards) Hook(r *http.Request) (order string, err error) {
 		return "", cloudpal.E(op, "", err)
 	}
 	if !signed(r.Header.Get("Stripe-Signature"), body, []byte(c.Secret), c.now()) {
-		return "", cloudpal.E(op, cloudpal.Denied, errors.New("Stripe did not sign it, or at another time"))
+		return "", cloudpal.E(op, cloudpal.Denied, errors.New("it is not signed by Stripe, or at another time"))
 	}
 	var event struct {
 		Type string `json:"type"`

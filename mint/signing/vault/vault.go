@@ -88,13 +88,13 @@ func Open(dir string, now func() time.Time, log *slog.Logger) (*Vault, error) {
 	v := &Vault{dir: dir, now: now, lock: lock, log: log, cpus: make(chan struct{}, runtime.GOMAXPROCS(0)),
 		pairs: map[name]*pair{}, byID: map[ticket.KeyID]*pair{}}
 	if err := v.load(); err != nil {
-		return nil, cloudpal.E(op, "", errors.Join(err, lock.Close()))
+		return nil, cloudpal.E(op, "", errors.Join(err, unlock(lock)))
 	}
 	return v, nil
 }
 
 // Close lets another process have the folder. The vault must not be used any more.
-func (v *Vault) Close() error { return v.lock.Close() }
+func (v *Vault) Close() error { return unlock(v.lock) }
 
 // Len returns how many keys there are.
 func (v *Vault) Len() int {

@@ -180,6 +180,9 @@ func TestFilesAreNobodyElses(t *testing.T) {
 	v := open(t, dir, noon)
 	someKey(t, v, 16)
 	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
 		info, err := e.Info()
 		if err == nil && info.Mode().Perm()&0o077 != 0 {
 			err = fmt.Errorf("%s is %v", path, info.Mode())
