@@ -67,6 +67,7 @@ func (s *Store) options(o Options) *pebble.Options {
 func (s *Store) listener() *pebble.EventListener {
 	return &pebble.EventListener{
 		BackgroundError: s.backgroundError,
+		DataCorruption:  func(pebble.DataCorruptionInfo) {}, // who reads gets the error; without this, Pebble calls Fatalf
 		WALCreated: func(info pebble.WALCreateInfo) {
 			if info.Err != nil {
 				s.refuse(info.Err)
