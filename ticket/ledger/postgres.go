@@ -114,10 +114,16 @@ func (p *Postgres) prepare(ctx context.Context) error {
 
 // inTransaction runs f in a transaction, within the time of a statement.
 func (p *Postgres) inTransaction(ctx context.Context, op string, f func(context.Context, pgx.Tx) error) error {
-	ctx, cancel := context.WithTimeout(ctx, p.timeout)
+	ctx, cancel := p.within(ctx)
 	defer cancel()
 	err := pgx.BeginFunc(ctx, p.pool, func(tx pgx.Tx) error { return f(ctx, tx) })
 	return p.told(op, err)
+}
+
+// within bounds what is asked. The database ends a statement by itself a little
+// earlier, and the connection stays whole; this is for one that does not answer.
+func (p *Postgres) within(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, p.timeout+time.Second)
 }
 
 const tablePrefix = "spent_"
@@ -203,7 +209,7 @@ func (p *Postgres) run(e ticket.Epoch, b *batch) {
 		delete(p.waiting, e)
 	}
 	p.mu.Unlock()
-	ctx, cancel := context.WithTimeout(context.Background(), p.timeout)
+	ctx, cancel := p.within(context.Background())
 	defer cancel()
 	b.there, b.err = p.spend(ctx, e, unique(b.rows))
 }
@@ -290,7 +296,7 @@ func (p *Postgres) Look(ctx context.Context, e ticket.Epoch, serials []Serial) (
 	if err := p.open(); err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, p.timeout)
+	ctx, cancel := p.within(ctx)
 	defer cancel()
 	keys := make([][]byte, len(serials))
 	for i := range serials {
@@ -373,8 +379,6 @@ var states = map[string]cloudpal.Kind{
 	"53100": cloudpal.NoSpace,
 	"53200": cloudpal.NoMemory,
 	"53300": cloudpal.Busy, // too many connections
-	"57014": cloudpal.Timeout,
-	"55P03": cloudpal.Timeout, // a lock
 	"42501": cloudpal.Denied,
 	"25006": cloudpal.Missing,  // it may only be read
 	"3D000": cloudpal.NotExist, // the database
@@ -418,13 +422,13 @@ func (p *Postgres) told(op string, err error) error {
 		return nil
 	case errors.As(err, &mine):
 		return cloudpal.E(op, "", err)
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled), hasCode(err, "57014"), hasCode(err, "55P03"):
 		return cloudpal.E(op, cloudpal.Timeout, err).WithHint("the database is too slow or does not answer: look at its load and its locks")
 	case !errors.As(err, &pg):
 		return gone(op, err)
 	}
 	switch c := class(err); {
-	case c == "08" || c == "57" && pg.Code != "57014":
+	case c == "08", c == "57":
 		return gone(op, err)
 	case c == "28":
 		return cloudpal.E(op, cloudpal.Denied, err).WithHint("look at the user and the password in the database's address")
