@@ -173,7 +173,9 @@ func (c *Core) appendBlock(r pebble.Reader, dst []byte, index uint64) ([]byte, e
 		return dst, c.store.fail("read a block from", ErrClosed)
 	}
 	defer c.store.readers.leave()
-	k := makeKey(c.num, blockKind, index)
+	k := keys.Get().(*key)
+	defer keys.Put(k)
+	*k = makeKey(c.num, blockKind, index)
 	v, closer, err := r.Get(k[:])
 	if err == pebble.ErrNotFound {
 		return dst, cloudpal.NotExist
@@ -230,7 +232,9 @@ func (c *Core) readTile(r pebble.Reader, t *tile) error {
 		return c.store.fail("read the tree of a core in", ErrClosed)
 	}
 	defer c.store.readers.leave()
-	k := makeKey(c.num, tileKind, t.root)
+	k := keys.Get().(*key)
+	defer keys.Put(k)
+	*k = makeKey(c.num, tileKind, t.root)
 	v, closer, err := r.Get(k[:])
 	if err == pebble.ErrNotFound {
 		return nil

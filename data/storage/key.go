@@ -2,6 +2,7 @@ package storage
 
 import (
 	"encoding/binary"
+	"sync"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -36,6 +37,10 @@ func makeKey(core uint64, kind byte, index uint64) (k key) {
 	binary.BigEndian.PutUint64(k[9:], index)
 	return k
 }
+
+// keys are for reading, which would make a new one each time: Pebble holds on to
+// what it looks for until that is closed.
+var keys = sync.Pool{New: func() any { return new(key) }}
 
 // prefix returns what the keys of a kind begin with.
 func prefix(core uint64, kind byte) []byte {
