@@ -112,7 +112,7 @@ func OpenOffer(s Signed) (o Offer, err error) {
 
 // Check says what is wrong with an offer.
 func (o *Offer) Check() error {
-	const most = 1 << 32 // units; no sum of such is above what a Units holds
+	const most = 1 << 20 // units: what is added up of such stays within 64 bits for years, in billionths
 	t := o.Tariff
 	switch {
 	case len(o.Center) != ed25519.PublicKeySize:

@@ -201,9 +201,15 @@ func (t *Till) rebut(d mint.Dispute) *mint.AnswerRequest {
 }
 
 // prune drops what can be of no use any more: payments whose keys are no more, and
-// closed tabs without payments.
+// tabs that have ended and have none. It reads all payments, so once a day is enough.
 func (t *Till) prune() error {
 	now := t.now().Add(-clockSlack)
+	t.mu.Lock()
+	soon := now.Sub(t.pruned).Abs() < pruneEvery
+	t.mu.Unlock()
+	if soon {
+		return nil
+	}
 	b := t.store.begin()
 	left := map[api.TabID]bool{}
 	err := t.store.each(payments, func(key, value []byte) error {
@@ -227,7 +233,7 @@ func (t *Till) prune() error {
 	}
 	for _, tb := range t.all() {
 		tb.mu.Lock()
-		over := tb.Closed != nil && !left[tb.Request.ID]
+		over := (tb.Closed != nil || tb.Stage == api.TabDeleted) && !left[tb.Request.ID]
 		if over {
 			b.del(stateKey(tb.Request.ID))
 			for _, e := range tb.events {
@@ -241,5 +247,11 @@ func (t *Till) prune() error {
 			t.mu.Unlock()
 		}
 	}
-	return b.commit()
+	if err := b.commit(); err != nil {
+		return err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.pruned = now
+	return nil
 }

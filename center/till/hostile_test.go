@@ -325,7 +325,7 @@ func TestPrune(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.look(p) // is there
-	b.Add(time.Hour)
+	b.Add(25 * time.Hour)
 	if err := s.prune(); err != nil {
 		t.Fatal(err)
 	}
