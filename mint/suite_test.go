@@ -29,6 +29,7 @@ var suite = map[string]func(t *testing.T, e engine){
 	"Refund":      testRefund,
 	"Silence":     testSilence,
 	"Answer":      testAnswer,
+	"NoRecord":    testNoRecord,
 	"FalseClaims": testFalseClaims,
 	"Restore":     testRestore,
 	"Free":        testFree,
@@ -406,6 +407,26 @@ func testSilence(t *testing.T, e engine) {
 	}
 	if a, err := c.Account(ctx, 0); err != nil || a.Balance != 70 || a.Held != 0 {
 		t.Errorf("the account is %+v (%v), want the 70 that were used", a, err)
+	}
+	h.check()
+}
+
+// Who took a ticket and never gave a record has nothing to show for it: all but a unit
+// comes back.
+func testNoRecord(t *testing.T, e engine) {
+	h := newHouse(t, e)
+	ann, c, ctx := h.person("ann"), h.till("center"), t.Context()
+	tab := ann.lock()
+	s := ann.pay(c, tab, ann.buy("day")[0])
+	_, err := c.Deposit(ctx, s.contract, s.spend)
+	h.must(err)
+	_, err = h.client.Dispute(ctx, ann.claim(c, tab, nil, s))
+	h.must(err)
+	h.add(api.AnswerTime)
+	d, err := h.client.Dispute(ctx, ann.claim(c, tab, nil, s))
+	h.must(err)
+	if d.State != api.Settled || d.Units != 63 || worthOf(t, h, ann.finish(s.change(63), d.Signatures)) != 63 {
+		t.Errorf("got %+v, want 63 units back", d)
 	}
 	h.check()
 }

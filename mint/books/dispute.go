@@ -99,6 +99,7 @@ func (b *Books) Overdue(ctx context.Context, until time.Time, most int) ([]Dispu
 // stays as it is. It returns the dispute as it is then.
 func (b *Books) Settle(ctx context.Context, id string, record []byte, units ticket.Units, outputs []Output, hour int64) (Dispute, error) {
 	const op = "settle a dispute"
+	record = append([]byte{}, record...) // SQLite has an empty one come back as nil, and takes that for null
 	err := b.change(ctx, op, func(t *tx) error {
 		if t.exec(`update disputes set state = 'settled', record = $2, units = $3 where id = $1 and state = 'open' and held >= $3`, id, record, int64(units)) == 0 {
 			return t.err
