@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -15,6 +14,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/bloom"
 	"github.com/cockroachdb/pebble/v2/sstable/block"
 
+	mint "github.com/tradle/cloudpal/mint/api"
 	"github.com/tradle/cloudpal/test/postgres"
 	"github.com/tradle/cloudpal/ticket"
 	"github.com/tradle/cloudpal/ticket/ledger"
@@ -26,10 +26,12 @@ const (
 	preloaded = 300_000 // rows
 	spends    = 40_000  // in a round
 	spentIn   = ticket.Epoch(82)
-	evidence  = 200 // bytes, as of a deposit
 
 	spentRounds = 5
 )
+
+// evidence is what a mint keeps of a deposit.
+var evidence = mint.Evidence{Contract: ticket.PayContract{}}.Append(nil)
 
 // A set of spent tickets.
 type set struct {
@@ -149,7 +151,7 @@ func (b *run) spendAll(s *set, count int) {
 func spendSome(s *set, count int) error {
 	var last ledger.Row
 	for n := range count {
-		row := ledger.Row{Evidence: bytes.Repeat([]byte{byte(n)}, evidence)}
+		row := ledger.Row{Evidence: evidence}
 		for i := range row.Serial {
 			row.Serial[i], row.Tag[i] = byte(rand.Uint32()), byte(rand.Uint32())
 		}
