@@ -284,12 +284,13 @@ func (w *Wallet) Receive(ctx context.Context, text string, progress func(done, o
 			return Gift{}, err
 		}
 		if !holds(g.Coins, c.serial()) {
-			g.Coins = append(g.Coins, c)
+			g.Coins, g.Sent = append(g.Coins, c), append(g.Sent, c.serial())
 		}
 	}
+	g.Sum = worth(g.Coins)
 	var n uint64
 	err = w.change(ctx, func(s *state, c *change) error {
-		if n = s.giftOf(g.Coins[0].serial()); n == 0 {
+		if n = s.giftOf(g.Sent); n == 0 {
 			n = c.number()
 			c.put(kindGift, numbered(n), g)
 		}
@@ -305,10 +306,11 @@ func (w *Wallet) Receive(ctx context.Context, text string, progress func(done, o
 	return w.received(n, g)
 }
 
-// giftOf returns the number of the gift, to this wallet, that a ticket is in.
-func (s *state) giftOf(t ticket.Serial) uint64 {
+// giftOf returns the number of the gift, to this wallet, of just these tickets, which
+// may be taken in part.
+func (s *state) giftOf(sent []ticket.Serial) uint64 {
 	for n, g := range s.gifts {
-		if !g.Ours && holds(g.Coins, t) {
+		if !g.Ours && slices.Equal(g.Sent, sent) {
 			return n
 		}
 	}
@@ -317,7 +319,7 @@ func (s *state) giftOf(t ticket.Serial) uint64 {
 
 // received tells what came of a gift to this wallet, and forgets it.
 func (w *Wallet) received(n uint64, g gift) (Gift, error) {
-	got := Gift{N: n, Begun: g.Begun, Units: worth(g.Coins), Tickets: len(g.Coins)}
+	got := Gift{N: n, Begun: g.Begun, Units: g.Sum, Tickets: len(g.Sent)}
 	err := w.change(context.Background(), func(s *state, c *change) error {
 		left, ok := s.gifts[n]
 		if !ok {

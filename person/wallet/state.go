@@ -109,6 +109,9 @@ type gift struct {
 	Coins []coin    `json:"coins"`
 	Back  bool      `json:"back,omitempty"`  // it is being taken back
 	Taken int       `json:"taken,omitempty"` // so many were taken by the other side
+
+	Sent []ticket.Serial `json:"sent,omitempty"` // all of them, where they came to this wallet
+	Sum  ticket.Units    `json:"sum,omitempty"`  // what they are worth
 }
 
 // A Loss is a ticket that turned out to be spent already, and what proves it.

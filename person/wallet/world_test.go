@@ -304,7 +304,9 @@ type house struct {
 	card    *till
 	purse   *purse
 	address string
+	made    mint.Config
 
+	inner  atomic.Pointer[http.Handler]
 	fail   atomic.Pointer[func(path string, before bool) bool] // says what calls are lost
 	sunken atomic.Int64                                        // calls that were
 	codes  atomic.Int64
@@ -325,18 +327,29 @@ func openHouse(t testing.TB, c *clock) *house {
 	l, err := ledger.OpenPebble(filepath.Join(dir, "ledger"))
 	h.must(err)
 	t.Cleanup(func() { l.Close() })
-	h.Mint, err = mint.New(mint.Config{
+	h.made = mint.Config{
 		Issuer: issuer, Books: b, Ledger: l, Signer: thePress, Log: h.shelf, Receipt: receiptKey,
 		Methods: map[string]mint.Method{
 			"code": {Method: h.purse, Class: ticket.Paid},
 			"card": {Method: h.card, Class: ticket.Paid},
 		},
 		Packs: packs, Now: c.Now, Logger: slog.New(slog.DiscardHandler),
-	})
-	h.must(err)
+	}
+	h.reopen()
 	h.address = h.serve()
 	h.trust.URL = h.address
 	return h
+}
+
+// reopen makes the mint anew of what it has on its disks, so that it looks at its log.
+func (h *house) reopen() {
+	h.Helper()
+	var err error
+	h.made.Log = h.shelf
+	h.Mint, err = mint.New(h.made)
+	h.must(err)
+	handler := h.Handler()
+	h.inner.Store(&handler)
 }
 
 // serve answers until the test ends.
@@ -349,7 +362,7 @@ func (h *house) serve() string {
 	h.must(err)
 	ctx, stop := context.WithCancel(context.Background())
 	served := make(chan error, 1)
-	go func() { served <- h.Serve(ctx, l, cert, h.lossy(h.Handler())) }()
+	go func() { served <- h.Serve(ctx, l, cert, h.lossy()) }()
 	h.Cleanup(func() {
 		stop()
 		if err := <-served; err != nil {
@@ -360,12 +373,13 @@ func (h *house) serve() string {
 }
 
 // lossy loses calls before the mint hears of them, or their answers.
-func (h *house) lossy(inner http.Handler) http.Handler {
+func (h *house) lossy() http.Handler {
 	lose := func(r *http.Request, before bool) bool {
 		f := h.fail.Load()
 		return f != nil && (*f)(r.URL.Path, before)
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		inner := *h.inner.Load()
 		if lose(r, true) {
 			h.sunken.Add(1)
 			panic(http.ErrAbortHandler)
