@@ -394,7 +394,7 @@ func TestTheEndIsAnnounced(t *testing.T) {
 	if stage, why := s.Stage(p.Account, p.Request.WireGuard); stage != api.Funded {
 		t.Errorf("paid again it is %s: %s", stage, why)
 	}
-	use = s.works(p, use, 24*time.Hour)
+	s.works(p, use, 24*time.Hour)
 	napped = s.told(p)[api.Napped]
 	deletion = s.told(p)[api.DeletionDue]
 	if got := s.wait(p, deletion.Due.Add(-time.Hour)); got != api.TabSealed {
