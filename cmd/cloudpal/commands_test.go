@@ -43,20 +43,22 @@ func visit(cmd *cobra.Command, f func(*cobra.Command)) {
 
 // noJSON are commands without --json, and why.
 var noJSON = map[string]string{
-	"cloudpal":            "only has others",
-	"cloudpal bee":        "only has others",
-	"cloudpal completion": "its result is a script",
-	"cloudpal core":       "only has others",
-	"cloudpal device":     "only has others",
-	"cloudpal drive":      "only has others",
-	"cloudpal drive cat":  "its result is the files",
-	"cloudpal host":       "has no result",
-	"cloudpal host stop":  "has no result",
-	"cloudpal image":      "only has others",
-	"cloudpal usage":      "only has others",
-	"cloudpal vm":         "only has others",
-	"cloudpal volume":     "only has others",
-	"cloudpal wallet":     "only has others",
+	"cloudpal":                  "only has others",
+	"cloudpal bee":              "only has others",
+	"cloudpal completion":       "its result is a script",
+	"cloudpal core":             "only has others",
+	"cloudpal device":           "only has others",
+	"cloudpal drive":            "only has others",
+	"cloudpal drive cat":        "its result is the files",
+	"cloudpal host":             "has no result",
+	"cloudpal host stop":        "has no result",
+	"cloudpal image":            "only has others",
+	"cloudpal mint keys revoke": "has no result",
+	"cloudpal mint witness":     "its result is its key",
+	"cloudpal usage":            "only has others",
+	"cloudpal vm":               "only has others",
+	"cloudpal volume":           "only has others",
+	"cloudpal wallet":           "only has others",
 }
 
 func TestEveryCommandIsExplained(t *testing.T) {

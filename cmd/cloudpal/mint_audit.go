@@ -26,8 +26,8 @@ what it shows, and that it does not change what it said before, which the audit
 keeps for that.
 
 With --own FILE, that what you have from the mint is in it: outputs that it signed
-for a wallet, receipts for what a center deposited. With --seen FILE, that its log is
-the one that somebody else was shown, who gives you their checkpoint.
+for a wallet, receipts for what a center deposited. With --seen FILE, that its log
+is the one that somebody else was shown, who gives you their checkpoint.
 
 It fails where anything is wrong. --json prints the evidence besides: what the mint
 signed, which proves it to others. What an audit cannot see is tickets that a mint

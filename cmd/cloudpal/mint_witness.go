@@ -13,17 +13,18 @@ import (
 )
 
 const mintWitnessHelp = `Be a witness of mints that others run, in the foreground: see to it that each shows
-everybody the same keys. A witness remembers the last of a mint's log of keys that it
-cosigned, and cosigns only what extends that. Wallets and centers believe a mint's
-keys when enough witnesses cosigned them.
+everybody the same keys. A witness remembers the last of a mint's log of keys that
+it cosigned, and cosigns only what extends that. Wallets and centers believe a
+mint's keys when enough witnesses cosigned them.
 
 It prints its key, which mints give away in their mint.json, and answers over HTTP;
-what it says is signed. Give it the key of each mint's log, which stands in the
-mint.json as "log" and which the mint's operator tells you.
+what it says is signed. Give it the key of each mint's log: the mint's operator
+tells you, and it stands in the mint.json as "log".
 
 What it must not lose is its folder: the key, and what it saw. Do not put back an
 old copy of it, which would forget; make a new witness then. Checkpoints that it
-refused stay there as refused-*: with log-* beside them, they show what a mint did.`
+refused stay there as refused-*: with log-* beside them, they show what a mint
+did.`
 
 // defaultWitnessListen is where a witness answers that is told nothing else.
 const defaultWitnessListen = "127.0.0.1:7446"
