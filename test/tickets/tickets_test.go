@@ -66,6 +66,7 @@ func TestDisputes(t *testing.T) {
 		there bool // the center answers
 		want  ticket.Units
 	}{
+		"no record, gone":     {false, false, 63},
 		"no record, there":    {false, true, 43},
 		"early record, gone":  {true, false, 54},
 		"early record, there": {true, true, 43},
