@@ -343,7 +343,8 @@ func (h *house) settleAll(t *testing.T, dir string, dc *shop) {
 		h.must(err)
 		defer w.Close()
 		err = w.Resume(t.Context())
-		for errors.Is(err, cloudpal.Busy) { // so many quotes at once
+		// So many quotes at once, and what the other took back: that is told once.
+		for errors.Is(err, cloudpal.Busy) || errors.Is(err, cloudpal.Exist) {
 			h.must(SystemClock{}.Wait(t.Context(), time.Second))
 			err = w.Resume(t.Context())
 		}

@@ -327,7 +327,10 @@ func (w *Wallet) Dispute(ctx context.Context, id center.TabID) (mint.Dispute, er
 	// What is sent is on the disk: the payments and the record.
 	d, err := ask(w, func(m Mint) (mint.Dispute, error) { return m.Dispute(ctx, r) })
 	if errors.Is(err, cloudpal.NotExist) {
-		return mint.Dispute{}, errors.Join(err, w.reclaimAll(ctx, id))
+		// The center never deposited them.
+		if got, err := w.reclaimAll(ctx, id); err != nil || got > 0 {
+			return mint.Dispute{State: mint.Settled, Tab: id[:], Units: got, Until: w.now()}, err
+		}
 	}
 	if err != nil {
 		return mint.Dispute{}, err
@@ -335,22 +338,27 @@ func (w *Wallet) Dispute(ctx context.Context, id center.TabID) (mint.Dispute, er
 	return d, w.keepDispute(ctx, id, n, d)
 }
 
-// reclaimAll swaps those tickets of a tab that the center never deposited.
-func (w *Wallet) reclaimAll(ctx context.Context, id center.TabID) error {
+// reclaimAll swaps those tickets of a tab that the center never deposited, and returns
+// what they are worth.
+func (w *Wallet) reclaimAll(ctx context.Context, id center.TabID) (got ticket.Units, err error) {
 	s, err := w.look()
 	if err != nil {
-		return err
+		return 0, err
 	}
 	for n, p := range s.payments {
 		var taken *Taken
 		if p.Tab != id || p.Ended {
 			continue
 		}
-		if err := w.reclaim(ctx, n); err != nil && !errors.As(err, &taken) {
-			return err
+		switch err := w.reclaim(ctx, n); {
+		case errors.As(err, &taken):
+		case err != nil:
+			return got, err
+		default:
+			got += ticket.Units(p.Coin.Denomination)
 		}
 	}
-	return nil
+	return got, nil
 }
 
 // disputeOf returns what is said to the mint about a tab, and the number of the
