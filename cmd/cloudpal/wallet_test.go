@@ -1,15 +1,21 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"regexp"
 	"testing"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/tradle/cloudpal"
+	"github.com/tradle/cloudpal/center/api"
+	"github.com/tradle/cloudpal/person"
+	"github.com/tradle/cloudpal/person/wallet"
 	"github.com/tradle/cloudpal/ticket"
 )
 
@@ -55,6 +61,43 @@ func TestWalletScript(t *testing.T) {
 	testscript.Run(t, testscript.Params{Dir: "testdata/wallet", Cmds: map[string]func(*testscript.TestScript, bool, []string){
 		"status": wantStatus, "port": freePort, "listening": listening, "number": number, "damage": damage,
 	}})
+}
+
+// The wallet of a person who has a pal follows from the same phrase.
+func TestWalletOfAPerson(t *testing.T) {
+	w, _, errs := newWorld("")
+	c := &cli{world: w, home: filepath.Join(t.TempDir(), "home")}
+	dir, own, err := c.homeDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, err := person.Make(dir, own)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	center := person.Center{Address: api.Address{Host: "203.0.113.5", Port: 7443, Key: api.Fingerprint{1}}}
+	phrase, err := h.NewPerson(t.Context(), center, "laptop", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := c.newSeed(dir, walletDir(dir), own)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != ticket.Seed(phrase.Root().WalletSeed()) || errs.Len() > 0 {
+		t.Errorf("it is another seed, or something was said: %q", errs)
+	}
+	if kept, err := wallet.ReadSeed(walletDir(dir)); err != nil || kept != got {
+		t.Errorf("another seed is kept, or %v", err)
+	}
+	// A home from before there were wallets needs the phrase.
+	if err := h.Change(t.Context(), func(s *person.State) error { s.Wallet = nil; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.newSeed(dir, filepath.Join(dir, "other"), own); !errors.Is(err, cloudpal.Missing) || cloudpal.HintOf(err) == "" {
+		t.Errorf("got %v", err)
+	}
 }
 
 func TestParseUnits(t *testing.T) {
