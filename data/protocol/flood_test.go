@@ -10,8 +10,11 @@ import (
 
 	"github.com/tradle/cloudpal"
 	"github.com/tradle/cloudpal/data/compact"
+	"github.com/tradle/cloudpal/data/flat"
 	"github.com/tradle/cloudpal/data/hypercore"
+	"github.com/tradle/cloudpal/data/manifest"
 	"github.com/tradle/cloudpal/data/merkle"
+	"github.com/tradle/cloudpal/data/protomux"
 )
 
 // A flood is messages without end, of one kind, and why they end the connection;
@@ -216,4 +219,72 @@ func FuzzAnswer(f *testing.F) {
 			t.Fatalf("the log has %d blocks and fork %d", h.Length, h.Fork)
 		}
 	})
+}
+
+// TestSmallQuestionsLargeAnswers has a stranger ask a thousand times, in a few
+// bytes each, for a bitfield of 128 KiB, and read nothing: one answer waits, the
+// others are not made before that has gone.
+func TestSmallQuestionsLargeAnswers(t *testing.T) {
+	pair := manifest.NewKeyPair([32]byte{8})
+	m := manifest.Default(pair.Public)
+	w := newWriter(t, hypercore.Options{KeyPair: &pair, Manifest: &m})
+	const blocks = 1<<33 + 1<<20 + 3 // of which only the one that follows is here
+	h := merkle.Head{Fork: 1, Length: blocks}
+	for _, root := range flat.AppendFullRoots(nil, blocks) {
+		h.Roots = append(h.Roots, merkle.Node{Index: root, Size: 1})
+	}
+	var err error
+	h.Signature, err = m.Sign(w.Key(), pair, h)
+	must(t, err)
+	must(t, w.Reorg(h, h.Roots, 0, 0))
+	fill(t, w, blocks, blocks+1)
+
+	r := replicator(t, w, Options{})
+	quiet := newWire(t)
+	must(t, r.Open(quiet.a))
+	id, conn := w.DiscoveryKey(), quiet.b.Conn()
+	hello := handshake{true, capability(conn.HandshakeHash(), conn.Initiator(), w.Key())}
+	read, answers := make(chan struct{}), make(chan int, 2000)
+	ch, err := quiet.b.Open(protomux.ChannelOptions{
+		Protocol: Protocol, ID: id[:], Handshake: hello.append(nil),
+		OnMessage: func(typ uint64, b []byte) error {
+			if typ == typeBitfield {
+				<-read
+				answers <- len(b)
+			}
+			return nil
+		},
+	})
+	must(t, err)
+	quiet.run(t)
+	must(t, ch.Send(typeSync, syncState{fork: 1, uploading: true, downloading: true}.append(nil)))
+	before := memory()
+	const questions = 1000
+	quiet.b.Cork()
+	for range questions {
+		must(t, ch.Send(typeWant, want{start: 1 << 33, length: 1 << 21}.append(nil)))
+	}
+	quiet.b.Uncork()
+	settled := func() uint64 {
+		time.Sleep(50 * time.Millisecond)
+		return memory().HeapAlloc
+	}
+	last := settled()
+	for now := settled(); now > last+1<<20; now = settled() {
+		last = now
+	}
+	if held := int64(last) - int64(before.HeapAlloc); held > 24<<20 {
+		t.Errorf("%d MiB are held", held>>20)
+	}
+	close(read)
+	for range questions {
+		select {
+		case n := <-answers:
+			if n < 128<<10 || n > 256<<10+20 {
+				t.Fatalf("an answer of %d bytes", n)
+			}
+		case <-time.After(30 * time.Second):
+			t.Fatal("no more answers")
+		}
+	}
 }
