@@ -12,9 +12,9 @@ ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
 # leaving root's files in a person's caches.
 AS_ROOT := $(if $(ROOT),-exec "sudo -H env PATH=$(PATH) GOMODCACHE=$(shell go env GOMODCACHE) CLOUDPAL_MUST_RUN=1")
 
-# Real VMs, whose boots and wakes are timed: one package alone, and not slowed
-# down by the race detector.
-SLOW = ./test/center/... ./test/compute/... ./test/core/... ./test/network/... ./test/nested/...
+# Real VMs, whose boots and wakes are timed, and processes that are killed
+# hundreds of times: one package alone, and not slowed down by the race detector.
+SLOW = ./test/center/... ./test/compute/... ./test/core/... ./test/data/... ./test/network/... ./test/nested/...
 # What the race detector has only a part of, in test-fast: the whole takes too
 # long with it.
 WHOLE = ./compute/image
@@ -46,11 +46,11 @@ setup-test: setup ## and what the tests need
 
 test: setup-test test-fast test-slow ## set up, and run every test; none may be skipped
 
-test-fast: ## run the tests but those of whole hosts, with the race detector
+test-fast: ## run the other tests, with the race detector
 	CLOUDPAL_MUST_RUN=1 go test -race -shuffle=on -timeout 20m $(AS_ROOT) \
 		$$(go list ./... | grep -vxF "$$(go list $(SLOW))")
 
-test-slow: ## run the tests of whole hosts with real VMs, and of whole images
+test-slow: ## run the tests of whole hosts with real VMs, of whole images, and with kill -9
 	CLOUDPAL_MUST_RUN=1 go test -shuffle=on -timeout 30m -p 1 $(AS_ROOT) $(WHOLE) $(SLOW)
 
 bench: setup-test build ## measure every area beside a peer; tables, and test/out/bench-AREA.json
