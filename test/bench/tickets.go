@@ -19,6 +19,7 @@ var tickets = func() []bench {
 		{"sign", c.benchSign},
 		{"pay", c.benchPay},
 		{"spent", c.benchSpent},
+		{"wallet", c.benchWallet},
 		{"people", c.benchPeople},
 	}
 }()
