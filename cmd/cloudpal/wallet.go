@@ -33,8 +33,8 @@ that nobody can guess it from the hour either, tickets rest for a while before t
 are used, and what has nothing to do with each other is asked at different times.
 --now leaves all that out.
 
-Tickets follow from your recovery phrase: "cloudpal wallet restore" finds those of a
-device that is lost. A backup finds them faster, and also what was sent.`
+Tickets follow from your recovery phrase: "cloudpal wallet restore" finds those of
+a device that is lost. A backup finds them faster, and also what was sent.`
 
 // wallet returns "cloudpal wallet".
 func (c *cli) wallet() *cobra.Command {

@@ -22,13 +22,14 @@ import (
 
 const walletBuyHelp = `Buy a pack of tickets; without PACK, show what there is.
 
-The mint sees how you pay and which pack you buy, and never sees the tickets. It says
-where to pay; this waits until you have, and takes the tickets. It may be interrupted:
-"cloudpal wallet sync" takes them later. A voucher's code, or the secret of an account
-for free tickets, is read from a file, or with - asked for.
+The mint sees how you pay and which pack you buy, and never sees the tickets. It
+says where to pay; this waits until you have, and takes the tickets. It may be
+interrupted: "cloudpal wallet sync" takes them later. A voucher's code, or the
+secret of an account for free tickets, is read from a file, or with - asked for.
 
-The first time, --mint names the file that the mint gives away: by it the wallet knows
-the mint's keys, and takes no others. Buy ahead: tickets rest before they are used.`
+The first time, --mint names the file that the mint gives away: by it the wallet
+knows the mint's keys, and takes no others. Buy ahead: tickets rest before they are
+used.`
 
 // soldHere is what "wallet buy" prints without a pack.
 type soldHere struct {

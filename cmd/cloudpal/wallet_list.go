@@ -17,8 +17,8 @@ import (
 const walletListHelp = `List your tickets, and what is on its way. It asks nobody, so it works offline.
 
 CROWD is how many tickets of the same kind the mint has ever sold: yours is one of
-them, and nobody can tell which. "cloudpal wallet sync" asks for it anew. What rests
-is too young to be used without showing when it was made.`
+them, and nobody can tell which. "cloudpal wallet sync" asks for it anew. What
+rests is too young to be used without showing when it was made.`
 
 func (c *cli) walletList() *cobra.Command {
 	var p purse

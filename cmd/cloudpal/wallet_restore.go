@@ -17,9 +17,9 @@ import (
 	"github.com/tradle/cloudpal/ticket"
 )
 
-const walletBackupHelp = `Write all of a wallet to FILE, sealed so that only your recovery phrase opens it. Keep
-it on your pal's drive, on other devices, or anywhere: it is of no use to others. FILE
-is replaced, all at once.
+const walletBackupHelp = `Write all of a wallet to FILE, sealed so that only your recovery phrase opens it.
+Keep it on your pal's drive, on other devices, or anywhere: it is of no use to
+others. FILE is replaced, all at once.
 
 "cloudpal wallet restore --from FILE" brings it back on another device.`
 
@@ -45,16 +45,16 @@ func (c *cli) walletBackup() *cobra.Command {
 	return cmd
 }
 
-const walletRestoreHelp = `Bring back the tickets of a device that is lost, from your recovery phrase, which is
-asked for or read from standard input. With --from a backup goes first: it has what
-was sent, and how payments stand, which the phrase cannot tell.
+const walletRestoreHelp = `Bring back the tickets of a device that is lost, from your recovery phrase, which
+is asked for or read from standard input. With --from a backup goes first: it has
+what was sent, and how payments stand, which the phrase cannot tell.
 
-It asks the mint, one thing after another over connections of their own, which tickets
-that your phrase makes it ever signed, and changes each for a new one: those of the
-lost device are worth nothing then, and payments for later days are cancelled. It takes
-its time between questions, so that the mint cannot tell what belongs together; --now
-does not, and shows the mint that all that it sees in this hour is one person's. It may
-be interrupted: the same command goes on.`
+It asks the mint, one thing after another over connections of their own, which
+tickets that your phrase makes it ever signed, and changes each for a new one:
+those of the lost device are worth nothing then, and payments for later days are
+cancelled. It takes its time between questions, so that the mint cannot tell what
+belongs together; --now does not, and shows the mint that all that it sees in this
+hour is one person's. It may be interrupted: the same command goes on.`
 
 func (c *cli) walletRestore() *cobra.Command {
 	var p purse

@@ -15,9 +15,9 @@ import (
 	"github.com/tradle/cloudpal/ticket"
 )
 
-const walletSendHelp = `Send tickets worth UNITS to somebody: they come as a text, which is money to whoever
-reads it first. Give it to them so that nobody else does; they are to take it at once
-with "cloudpal wallet receive". 64 units are a day of the smallest VM.
+const walletSendHelp = `Send tickets worth UNITS to somebody: they come as a text, which is money to
+whoever reads it first. Give it to them so that nobody else does; they are to take
+it at once with "cloudpal wallet receive". 64 units are a day of the smallest VM.
 
 What nobody took yet comes back with --back N; N stands in "cloudpal wallet list".
 With --again N the text is printed once more.`
@@ -114,9 +114,9 @@ func (c *cli) takeBack(ctx context.Context, w *wallet.Wallet, n uint64) error {
 	})
 }
 
-const walletReceiveHelp = `Take tickets that somebody sent: the text stands in FILE, or comes on standard input.
-They are changed for tickets of your own at once, since until then who sent them, or
-anybody who read the text, can do the same.`
+const walletReceiveHelp = `Take tickets that somebody sent: the text stands in FILE, or comes on standard
+input. They are changed for tickets of your own at once, since until then who sent
+them, or anybody who read the text, can do the same.`
 
 func (c *cli) walletReceive() *cobra.Command {
 	var p purse

@@ -12,8 +12,8 @@ import (
 )
 
 const walletSyncHelp = `Go on with all that was begun: take what was bought and paid, what comes back from
-centers, and what was interrupted. Change tickets that can soon no longer be spent for
-newer ones, and ask how large the crowds are that yours hide in.
+centers, and what was interrupted. Change tickets that can soon no longer be spent
+for newer ones, and ask how large the crowds are that yours hide in.
 
 It takes its time between questions that have nothing to do with each other; --now
 does not.`
@@ -56,9 +56,9 @@ func syncWallet(ctx context.Context, w *wallet.Wallet) error {
 const walletDisputeHelp = `Ask the mint for what a center owes you and does not give back. The mint gives the
 center a day to show that you used more; then it gives you the rest, as tickets.
 
-It shows the mint all payments of that tab: it learns that they were one stay at that
-center, and still not whose. TAB stands in "cloudpal wallet list". Once the day is over,
-"cloudpal wallet sync" takes what was decided.`
+It shows the mint all payments of that tab: it learns that they were one stay at
+that center, and still not whose. TAB stands in "cloudpal wallet list". Once the
+day is over, "cloudpal wallet sync" takes what was decided.`
 
 func (c *cli) walletDispute() *cobra.Command {
 	var p purse
