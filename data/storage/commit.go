@@ -197,7 +197,9 @@ func (s *Store) failed() error {
 
 // refuse makes the store refuse further changes. The first reason stays.
 func (s *Store) refuse(why error) {
-	s.failure.CompareAndSwap(nil, &why)
+	if s.failure.CompareAndSwap(nil, &why) {
+		close(s.refusing)
+	}
 	s.flow.wake()
 }
 
@@ -318,6 +320,13 @@ func (f *flow) wrote(n int, large bool) {
 		return
 	}
 	f.filled += n
+}
+
+// holds reports whether more than n bytes wait for being sorted.
+func (f *flow) holds(n int) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.filled+f.queued > n
 }
 
 // full says that the next buffer is being filled.

@@ -80,9 +80,10 @@ type Store struct {
 	// it, those that wait are told, instead of being left waiting inside.
 	commits sync.Mutex
 
-	failure atomic.Pointer[error] // why nothing is written any more
-	severed atomic.Bool           // the log failed
-	flow    flow
+	failure  atomic.Pointer[error] // why nothing is written any more
+	refusing chan struct{}         // closed with it
+	severed  atomic.Bool           // the log failed
+	flow     flow
 
 	mu     sync.Mutex
 	next   uint64              // the number of the next core
@@ -102,6 +103,7 @@ func Open(dir string, o Options) (*Store, error) {
 	}
 	s := &Store{fs: o.FS, dir: dir, ro: o.ReadOnly, shared: map[[32]byte]*share{}, views: map[*View]struct{}{}}
 	s.flow.change.L = &s.flow.mu
+	s.refusing = make(chan struct{})
 	s.readers.idle, s.writers.idle = make(chan struct{}, 1), make(chan struct{}, 1)
 	if err := s.open(o); err != nil {
 		return nil, cloudpal.E("open the store "+dir, kindOf(err), err).WithHint(hintOf(err))
@@ -148,9 +150,12 @@ func (s *Store) open(o Options) (err error) {
 // leave closes the database, or leaves it where that cannot be, and gives the
 // folder free. The caller holds commits, or is alone.
 func (s *Store) leave() (err error) {
-	if s.db != nil && s.failed() == nil {
-		s.refuse(ErrClosed)
-		err = s.guard(s.db.Close)
+	if s.db != nil {
+		s.sort()
+		if err = s.failed(); err == nil {
+			s.refuse(ErrClosed)
+			err = s.guard(s.db.Close)
+		}
 	}
 	s.writers.shut()
 	return errors.Join(err, s.lock.Close())
@@ -230,6 +235,26 @@ func (s *Store) Close() error {
 	defer s.commits.Unlock()
 	return errors.Join(err, s.leave())
 }
+
+// sort brings to tables what the log alone has, unless that is little: whoever
+// opens the store next would have to do so first.
+func (s *Store) sort() {
+	if s.ro || s.failed() != nil || !s.flow.holds(little) {
+		return
+	}
+	var done <-chan struct{}
+	if err := s.guard(func() (err error) { done, err = s.db.AsyncFlush(); return err }); err != nil {
+		s.refuse(err)
+		return
+	}
+	select {
+	case <-done:
+	case <-s.refusing:
+	}
+}
+
+// little is how many bytes are read from the log in no time.
+const little = 64 << 10
 
 // ErrClosed is why nothing is read or written any more after Close.
 var ErrClosed = errors.New("the store is closed")
