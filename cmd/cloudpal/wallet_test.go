@@ -59,7 +59,7 @@ func damage(ts *testscript.TestScript, _ bool, args []string) {
 // A mint of one's own, a person without a pal, and another who gets tickets of theirs.
 func TestWalletScript(t *testing.T) {
 	testscript.Run(t, testscript.Params{Dir: "testdata/wallet", Cmds: map[string]func(*testscript.TestScript, bool, []string){
-		"status": wantStatus, "port": freePort, "listening": listening, "number": number, "damage": damage,
+		"status": wantStatus, "await": await, "port": freePort, "listening": listening, "number": number, "damage": damage,
 	}})
 }
 

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -338,17 +339,18 @@ func TestSecretsDoNotShow(t *testing.T) {
 	ann.buy("day")
 	b, err := ann.Balance()
 	h.must(err)
-	shown := fmt.Sprintf("%v %+v %#v %s %s", ann.Wallet, b, b, asJSON(b), mustLook(t, ann.Wallet).coins)
+	var shown strings.Builder
+	shown.WriteString(fmt.Sprintf("%v %+v %#v %s %s", ann.Wallet, b, b, asJSON(b), mustLook(t, ann.Wallet).coins))
 	for _, c := range mustLook(t, ann.Wallet).coins {
-		shown += fmt.Sprintf("%v %+v %#v", *c, *c, c)
-		if bytes.Contains([]byte(shown), c.secret[:]) || bytes.Contains([]byte(shown), fmt.Append(nil, c.secret)) {
+		shown.WriteString(fmt.Sprintf("%v %+v %#v", *c, *c, c))
+		if bytes.Contains([]byte(shown.String()), c.secret[:]) || bytes.Contains([]byte(shown.String()), fmt.Append(nil, c.secret)) {
 			t.Error("a ticket's secret shows")
 		}
 	}
 	raw, err := os.ReadFile(filepath.Join(ann.dir, journalName))
 	h.must(err)
 	for _, secret := range [][]byte{[]byte(text[20:60]), ann.seed[:]} {
-		if bytes.Contains(raw, secret) || bytes.Contains([]byte(shown), secret) {
+		if bytes.Contains(raw, secret) || bytes.Contains([]byte(shown.String()), secret) {
 			t.Error("a secret is in the clear")
 		}
 	}

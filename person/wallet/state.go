@@ -231,6 +231,9 @@ type change struct {
 
 func (c *change) put(k kind, name string, v any) {
 	b, err := json.Marshal(v)
+	if len(name) > maxName {
+		err = errors.New("a record's name is too long")
+	}
 	c.err = errors.Join(c.err, err)
 	c.records = append(c.records, record{k, name, b})
 }

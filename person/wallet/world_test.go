@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	mrand "math/rand/v2"
 	"net"
 	"net/http"
@@ -99,9 +100,7 @@ func (p *press) epoch(e ticket.Epoch) *manifest.Manifest {
 	}
 	m, signers := newManifest(e)
 	p.epochs[e] = m
-	for id, s := range signers {
-		p.signers[id] = s
-	}
+	maps.Copy(p.signers, signers)
 	return m
 }
 
