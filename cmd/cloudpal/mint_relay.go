@@ -27,6 +27,9 @@ Run it for a mint that is not yours: who runs both could join who asks with what
 asked. MINT is the mint's mint.json, or its address. It prints its own address when
 it answers: wallets need it.`
 
+// relayConns is how many connections a relay has to its mint.
+const relayConns = 16
+
 // newMintRelay returns "cloudpal mint relay".
 func (c *cli) newMintRelay() *cobra.Command {
 	var folder, listen, name string
@@ -64,6 +67,8 @@ func (c *cli) serveRelay(ctx context.Context, mintAt, folder, listen, name strin
 		return err
 	}
 	defer by.CloseIdleConnections()
+	// A mint limits those of one network: questions wait here for one that is free.
+	by.MaxConnsPerHost, by.MaxIdleConnsPerHost, by.MaxIdleConns = relayConns, relayConns, relayConns
 	f, err := c.relayFolder(folder)
 	if err != nil {
 		return err
