@@ -13,7 +13,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
-	"syscall"
 
 	"github.com/tradle/cloudpal"
 	"github.com/tradle/cloudpal/center"
@@ -159,37 +158,6 @@ func findCore(path string) (string, error) {
 			WithHint("give --core an OCI layout or archive, or leave it out")
 	}
 	return abs, nil
-}
-
-// listenAll opens all ports, or none.
-func listenAll(addrs []string) (list []net.Listener, err error) {
-	for _, a := range addrs {
-		l, err := net.Listen("tcp", a)
-		if err != nil {
-			closeAll(list)
-			return nil, cannotListen(a, err)
-		}
-		list = append(list, l)
-	}
-	return list, nil
-}
-
-func cannotListen(addr string, err error) error {
-	switch {
-	case errors.Is(err, syscall.EADDRINUSE):
-		return cloudpal.E("answer on "+addr, cloudpal.Busy, err).
-			WithHint("another program has that port (ss -ltnp shows which); choose one: --listen :7444")
-	case errors.Is(err, syscall.EADDRNOTAVAIL), errors.Is(err, syscall.EAFNOSUPPORT):
-		return cloudpal.E("answer on "+addr, cloudpal.Missing, err).
-			WithHint("this machine has no such address (ip addr shows them); with --listen 0.0.0.0:7443 it answers on all of IPv4")
-	}
-	return cloudpal.E("answer on "+addr, "", err)
-}
-
-func closeAll(list []net.Listener) {
-	for _, l := range list {
-		l.Close()
-	}
 }
 
 // addressesOf makes what tells at which addresses this machine is reached.
