@@ -90,7 +90,7 @@ var mayImport = map[string]string{
 
 	"person/wallet": "center/api mint/api ticket ticket/manifest golang.org/x/crypto",
 
-	"cmd/cloudpal": "center center/api center/till compute/api compute/guest compute/host compute/image compute/kernel compute/meter compute/qemu compute/seal data/corestore data/hyperbee data/hypercore data/hyperdrive data/manifest data/protomux data/storage identity mint/signing/vault mint/payment mint/payment/voucher mint/payment/card mint/payment/btcpay mint/payment/ask ticket/ledger ticket mint/signing mint/oblivious mint/keylog mint/books mint network/names network/overlay network/route network/tunnel network/wake pal pal/image pal/module person person/wallet mint/api ticket/manifest " +
+	"cmd/cloudpal": "center center/api center/till compute/api compute/guest compute/host compute/image compute/kernel compute/meter compute/qemu compute/seal data/corestore data/hyperbee data/hypercore data/hyperdrive data/manifest data/protomux data/storage identity mint/signing/vault mint/payment mint/payment/voucher mint/payment/card mint/payment/btcpay mint/payment/ask ticket/ledger ticket mint/signing mint/oblivious mint/keylog mint/books mint network/names network/overlay network/route network/tunnel network/wake pal pal/image pal/module person person/wallet mint/api mint/audit ticket/manifest " +
 		"github.com/spf13/cobra github.com/spf13/pflag github.com/vbauerster/mpb/v8 golang.org/x/crypto golang.org/x/mod golang.org/x/net golang.org/x/sys golang.org/x/term golang.org/x/time",
 	"cmd/vminit": "compute/guest github.com/creack/pty github.com/moby/sys/user github.com/vishvananda/netlink golang.org/x/sys",
 
@@ -215,6 +215,8 @@ var promises = []promise{
 	{"data", "center", "likewise"},
 	{"data", "cmd", "a library does not know its program"},
 	{"data", "test", "what is shipped does not hold what tests need"},
+	{"mint/audit", "mint/keylog", "who audits a mint sees of it what anybody does"},
+	{"mint/audit", "mint/books", "likewise"},
 	{"mint/api", "ticket/signer", "who only asks a mint holds no key of its"},
 	{"mint", "compute", "who sells tickets knows nothing of what they buy"},
 	{"mint", "network", "likewise"},
