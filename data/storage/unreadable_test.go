@@ -2,6 +2,7 @@ package storage
 
 import (
 	"errors"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -40,9 +41,9 @@ func TestUnreadable(t *testing.T) {
 	}
 	b.Close()
 
-	bad := false
+	var bad atomic.Bool // the database reads by itself, too
 	s, err = Open("store", Options{FS: errorfs.Wrap(mem, errorfs.InjectorFunc(func(op errorfs.Op) error {
-		if bad && op.Kind == errorfs.OpFileReadAt {
+		if bad.Load() && op.Kind == errorfs.OpFileReadAt {
 			return syscall.EIO
 		}
 		return nil
@@ -56,7 +57,7 @@ func TestUnreadable(t *testing.T) {
 	}
 	view := c.View()
 	defer view.Close()
-	bad = true
+	bad.Store(true)
 	for i := range uint64(64) {
 		got, err := c.AppendBlock(nil, i)
 		if inMemory := i < separate/64 && err == nil && len(got) == int(i*64); !inMemory && !errors.Is(err, syscall.EIO) {
