@@ -3,6 +3,7 @@ package mint
 import (
 	"context"
 	"crypto/ed25519"
+	"encoding/json"
 	"errors"
 	"time"
 
@@ -32,8 +33,24 @@ type root struct {
 type hashes [32]byte
 
 // Counters says what was signed and spent under each key of an epoch in the hours
-// that are closed.
+// that are closed. Of an epoch that is over it returns the last, which show what
+// nobody brought back.
 func (m *Mint) Counters(ctx context.Context, e ticket.Epoch) (api.Counters, error) {
+	text, err := m.Books.Final(ctx, e)
+	if errors.Is(err, cloudpal.NotExist) {
+		return m.count(ctx, e)
+	}
+	if err != nil {
+		return api.Counters{}, err
+	}
+	var c api.Counters
+	if err := json.Unmarshal([]byte(text), &c); err != nil {
+		return c, cloudpal.E("read an epoch's last counters", cloudpal.Corrupt, err)
+	}
+	return c, nil
+}
+
+func (m *Mint) count(ctx context.Context, e ticket.Epoch) (api.Counters, error) {
 	keys, err := m.epochKeys(ctx, e)
 	if err != nil {
 		return api.Counters{}, err
@@ -212,6 +229,17 @@ func (m *Mint) drop(ctx context.Context) error {
 }
 
 func (m *Mint) dropEpoch(ctx context.Context, e ticket.Epoch, keys []*ticket.Key) error {
+	last, err := m.Counters(ctx, e)
+	if err != nil {
+		return err
+	}
+	text, err := json.Marshal(last)
+	if err != nil {
+		return err
+	}
+	if err := m.Books.Finish(ctx, e, string(text)); err != nil {
+		return err
+	}
 	if err := m.Books.Expire(ctx, keys, m.hour()); err != nil {
 		return err
 	}

@@ -62,7 +62,10 @@ func TestMain(m *testing.M) {
 // save and load are how a child has the same keys.
 func (p *press) save(dir string, e ticket.Epoch) error {
 	for _, k := range p.epoch(e).Keys() {
-		data, err := p.signers[k.ID()].Marshal()
+		p.mu.Lock()
+		s := p.signers[k.ID()]
+		p.mu.Unlock()
+		data, err := s.Marshal()
 		if err != nil {
 			return err
 		}

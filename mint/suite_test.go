@@ -32,6 +32,7 @@ var suite = map[string]func(t *testing.T, e engine){
 	"NoRecord":    testNoRecord,
 	"FalseClaims": testFalseClaims,
 	"Restore":     testRestore,
+	"Directory":   testDirectory,
 	"Free":        testFree,
 	"Counters":    testCounters,
 	"Epochs":      testEpochs,
@@ -499,6 +500,20 @@ func testFalseClaims(t *testing.T, e engine) {
 	h.check()
 }
 
+func testDirectory(t *testing.T, e engine) {
+	h := newHouse(t, e)
+	for _, url := range []string{"https://old.example", "https://center.example:7443#key"} {
+		h.must(h.Books.List(t.Context(), books.Center{ID: h.till("center").id(), Name: "Center", URL: url}))
+	}
+	d, err := h.client.Centers(t.Context())
+	h.must(err)
+	key, _ := receiptKey(d.Epoch)
+	h.must(d.Verify(public(key)))
+	if len(d.Centers) != 1 || d.Centers[0].URL != "https://center.example:7443#key" {
+		t.Errorf("the directory is %+v", d.Centers)
+	}
+}
+
 func testRestore(t *testing.T, e engine) {
 	h := newHouse(t, e)
 	ann, ctx := h.person("ann"), t.Context()
@@ -675,6 +690,17 @@ func testEpochs(t *testing.T, e engine) {
 	}
 	if lost != 4+4+10 { // two tickets, and the change
 		t.Errorf("%d units were written off, want 18", lost)
+	}
+	counters, err := h.client.Counters(ctx, 82)
+	h.must(err)
+	signing, _ := receiptKey(counters.Signed)
+	h.must(counters.Verify(public(signing)))
+	left := int64(0)
+	for i, k := range thePress.epoch(82).All() {
+		left += (counters.Keys[i].Issued - counters.Keys[i].Redeemed) * int64(k.Denomination)
+	}
+	if left != lost {
+		t.Errorf("the last counters leave %d units, and %d were written off", left, lost)
 	}
 	if _, err := h.Ledger.Look(ctx, 82, nil); !errors.Is(err, cloudpal.Exhausted) {
 		t.Errorf("the ledger still has the epoch: %v", err)

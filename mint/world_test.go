@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -56,6 +57,8 @@ func (c *clock) add(d time.Duration) { c.set(c.now().Add(d)) }
 // A press has a mint's keys, both halves. They are made when they are first asked for,
 // once for all tests.
 type press struct {
+	making sync.Mutex // held while an epoch is made, which takes a slow machine minutes
+
 	mu      sync.Mutex
 	signers map[ticket.KeyID]*signer.Signer
 	epochs  map[ticket.Epoch]*manifest.Manifest
@@ -69,12 +72,22 @@ func receiptKey(e ticket.Epoch) (ed25519.PrivateKey, error) {
 	return ed25519.NewKeyFromSeed(seed[:]), nil
 }
 
-func (p *press) epoch(e ticket.Epoch) *manifest.Manifest {
+func (p *press) made(e ticket.Epoch) *manifest.Manifest {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if m := p.epochs[e]; m != nil {
+	return p.epochs[e]
+}
+
+func (p *press) epoch(e ticket.Epoch) *manifest.Manifest {
+	if m := p.made(e); m != nil {
 		return m
 	}
+	p.making.Lock()
+	defer p.making.Unlock()
+	if m := p.made(e); m != nil {
+		return m
+	}
+	signers := map[ticket.KeyID]*signer.Signer{}
 	var keys []*ticket.Key
 	for _, c := range ticket.Classes {
 		for _, d := range ticket.Denominations {
@@ -86,7 +99,7 @@ func (p *press) epoch(e ticket.Epoch) *manifest.Manifest {
 			if err != nil {
 				panic(err)
 			}
-			p.signers[k.ID()] = s
+			signers[k.ID()] = s
 			keys = append(keys, k)
 		}
 	}
@@ -95,6 +108,9 @@ func (p *press) epoch(e ticket.Epoch) *manifest.Manifest {
 	if err != nil {
 		panic(err)
 	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	maps.Copy(p.signers, signers)
 	p.epochs[e] = m
 	return m
 }
@@ -207,6 +223,9 @@ func newHouse(t testing.TB, e engine) *house { return newParts(t, e).open(t) }
 
 func (p parts) open(t testing.TB) *house {
 	t.Helper()
+	for _, e := range p.epochs {
+		thePress.epoch(e) // before anybody waits for an answer
+	}
 	h := &house{TB: t, clock: p.clock, purse: p.purse, log: &lockedWriter{w: &bytes.Buffer{}}}
 	b, err := books.Open(t.Context(), p.place)
 	h.must(err)

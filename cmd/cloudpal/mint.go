@@ -24,7 +24,7 @@ func (c *cli) mint() *cobra.Command {
   cloudpal mint keys
   cloudpal mint orders
   cloudpal mint audit`)
-	cmd.AddCommand(c.mintInit(), c.mintServe(), c.mintKeys(), c.mintOrders(), c.newMintVouchers(), c.newMintAudit())
+	cmd.AddCommand(c.mintInit(), c.mintServe(), c.mintKeys(), c.mintOrders(), c.mintCenters(), c.newMintVouchers(), c.newMintAudit())
 	cmd.AddCommand(c.newMintSigner(), c.newMintWitness(), c.newMintRelay())
 	return cmd
 }

@@ -49,35 +49,24 @@ func (c *cli) mintOrders() *cobra.Command {
 	return cmd
 }
 
-func (c *cli) listOrders(ctx context.Context, folder string, most int) (err error) {
+func (c *cli) listOrders(ctx context.Context, folder string, most int) error {
 	if most < 0 {
 		return usage{errors.New("--last is how many, such as 20")}
 	}
-	f, err := c.mintDir(folder)
-	if err != nil {
-		return err
-	}
-	config, err := f.config()
-	if err != nil {
-		return err
-	}
-	b, err := f.openBooks(ctx, config)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, b.Close()) }()
-	quotes, err := b.Quotes(ctx, most)
-	if err != nil {
-		return err
-	}
-	shown := mintBooks{Orders: []mintOrder{}}
-	for _, q := range quotes {
-		shown.Orders = append(shown.Orders, mintOrder{q.ID, string(q.State), q.Class.String(), q.Pack, q.Method, q.Price, q.Currency, q.Expires})
-	}
-	if shown.Accounts, err = b.Accounts(ctx); err != nil {
-		return err
-	}
-	return c.print(shown, func(w io.Writer) { printOrders(w, shown) })
+	return c.onBooks(ctx, folder, func(b *books.Books) error {
+		quotes, err := b.Quotes(ctx, most)
+		if err != nil {
+			return err
+		}
+		shown := mintBooks{Orders: []mintOrder{}}
+		for _, q := range quotes {
+			shown.Orders = append(shown.Orders, mintOrder{q.ID, string(q.State), q.Class.String(), q.Pack, q.Method, q.Price, q.Currency, q.Expires})
+		}
+		if shown.Accounts, err = b.Accounts(ctx); err != nil {
+			return err
+		}
+		return c.print(shown, func(w io.Writer) { printOrders(w, shown) })
+	})
 }
 
 func printOrders(w io.Writer, b mintBooks) {

@@ -3,6 +3,7 @@ package books
 import (
 	"context"
 
+	"github.com/tradle/cloudpal"
 	"github.com/tradle/cloudpal/ticket"
 )
 
@@ -40,6 +41,31 @@ func readHash(scan func(...any) error) (h [32]byte, err error) {
 	}
 	copy(h[:], b)
 	return h, nil
+}
+
+// Finish keeps the last counters of an epoch, which outlive what they are counted from.
+// The first that are kept stay.
+func (b *Books) Finish(ctx context.Context, e ticket.Epoch, counters string) error {
+	return b.change(ctx, "keep an epoch's last counters", func(t *tx) error {
+		t.exec(`insert into finals (epoch, counters) values ($1, $2) on conflict (epoch) do nothing`, int64(e), counters)
+		return nil
+	})
+}
+
+// Final returns the last counters of an epoch, or cloudpal.NotExist while they are not
+// the last.
+func (b *Books) Final(ctx context.Context, e ticket.Epoch) (string, error) {
+	const op = "look for an epoch's last counters"
+	list, err := query(ctx, b, op, func(scan func(...any) error) (s string, err error) {
+		return s, scan(&s)
+	}, `select counters from finals where epoch = $1`, int64(e))
+	if err == nil && len(list) == 0 {
+		err = cloudpal.E(op, cloudpal.NotExist, nil)
+	}
+	if err != nil {
+		return "", err
+	}
+	return list[0], nil
 }
 
 // A Center is one that takes tickets of the mint.

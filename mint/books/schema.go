@@ -94,6 +94,10 @@ create table if not exists postings (
 	hour bigint not null,
 	primary key (entry, unit, name)
 );
+create table if not exists finals (
+	epoch bigint primary key,
+	counters text not null
+);
 create table if not exists centers (
 	id bytea primary key,
 	name text not null,
