@@ -455,8 +455,24 @@ func TestStaticLog(t *testing.T) {
 	mine := us.log("log")
 	_, err := mine.Append(blocksOf(0, 33)...)
 	must(t, err)
-	m := manifest.Manifest{Version: 1, Prologue: &merkle.Prologue{Hash: mine.TreeHash(), Length: 33}}
+	m := manifest.Static(merkle.Prologue{Hash: mine.TreeHash(), Length: 33})
 	if hexKey(m.Key()) != info.Key {
 		t.Errorf("the key of the same 33 blocks is %s for us, %s for JavaScript", hexKey(m.Key()), info.Key)
+	}
+
+	// One of ours, read by JavaScript.
+	_, err = mine.Append(block(33))
+	must(t, err)
+	m = manifest.Static(merkle.Prologue{Hash: mine.TreeHash(), Length: 34})
+	static := us.open(corestore.CoreOptions{Manifest: &m})
+	_, err = static.AppendSigned(mine.Signature(), blocksOf(0, 34)...)
+	must(t, err)
+	us.hangUp()
+	reader := theirStore(t)
+	reader.do("core", q{"as": "far", "on": "store", "key": hexKey(static.Key())})
+	reader.dial(us.listen(), "store")
+	same(t, "JavaScript", reader.blocks("far", 0, 34), blocksOf(0, 34))
+	if got := ask[coreInfo](reader, "info", q{"on": "far"}); got.Length != 34 || got.Writable {
+		t.Errorf("JavaScript has %+v", got)
 	}
 }
