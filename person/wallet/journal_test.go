@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 
 	"github.com/tradle/cloudpal"
@@ -233,59 +232,6 @@ func TestManyWriters(t *testing.T) {
 	all.Wait()
 	if len(numbers) != 200 {
 		t.Errorf("there are %d numbers, want 200", len(numbers))
-	}
-}
-
-// A disk that is full is told, and what was there is whole. Nothing was sent.
-func TestDiskFull(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("a small disk needs root")
-	}
-	dir := t.TempDir()
-	if err := syscall.Mount("none", dir, "tmpfs", 0, "size=200k"); err != nil {
-		t.Skip("no disk can be mounted here")
-	}
-	defer syscall.Unmount(dir, syscall.MNT_DETACH)
-	h := newHouse(t)
-	w, err := Create(h.config(filepath.Join(dir, "wallet"), "ann", Now), h.trust, FirstDevice)
-	h.must(err)
-	defer w.Close()
-	ann := &own{w, h}
-	ann.buy("week")
-	ballast := filepath.Join(dir, "ballast")
-	f, err := os.Create(ballast)
-	h.must(err)
-	for {
-		if _, err := f.Write(make([]byte, 4096)); err != nil {
-			break
-		}
-	}
-	f.Close()
-	var failed error
-	for range 50 {
-		if _, _, err := ann.Send(t.Context(), ticket.Paid, 1); err != nil {
-			failed = err
-			break
-		}
-		failed = ann.change(t.Context(), func(_ *state, c *change) error {
-			c.putFact("test", bytes.Repeat([]byte{'x'}, 3000))
-			return nil
-		})
-		if failed != nil {
-			break
-		}
-	}
-	mustBe(t, cloudpal.NoSpace, failed)
-	if cloudpal.HintOf(failed) == "" {
-		t.Error("there is no hint")
-	}
-	h.must(os.Remove(ballast))
-	if got := ann.all(); got != 426 {
-		t.Errorf("the wallet has %d units, want 426", got)
-	}
-	ann.buy("day")
-	if got := ann.all(); got != 490 {
-		t.Errorf("the wallet has %d units, want 490", got)
 	}
 }
 

@@ -499,6 +499,7 @@ type shop struct {
 	key   ed25519.PrivateKey
 	slice ticket.Denomination
 
+	turn   sync.Mutex // held by ServeHTTP: one call is done before the next begins
 	mu     sync.Mutex
 	tabs   map[center.TabID]*shopTab
 	hoard  bool         // it keeps tickets, and does not take them to the mint
@@ -573,6 +574,9 @@ func (s *shop) Pay(ctx context.Context, id center.TabID, r center.PayRequest) (c
 	known := false
 	for _, p := range t.paid {
 		known = known || string(p.Spend) == string(r.Spend)
+	}
+	if !known && t.closed != nil {
+		return center.Signed{}, cloudpal.E("pay a tab", cloudpal.Denied, nil)
 	}
 	if !known {
 		if due && !s.hoard {
