@@ -252,7 +252,9 @@ func (w *Wallet) secrets(ctx context.Context, all []want) ([]ticket.Secret, []ti
 	return secrets, outputs, nil
 }
 
-// finish makes coins of signatures. Each rests for a while of its own.
+// finish makes coins of signatures. What is made together rests for one while, and
+// each ticket for a moment of its own besides: of many that rested each for itself,
+// the first would be ready soon after all were made.
 func (w *Wallet) finish(ctx context.Context, all []want, secrets []ticket.Secret, signatures [][]byte, o Origin) ([]coin, error) {
 	const op = "take the mint's signatures"
 	if len(signatures) != len(all) {
@@ -262,6 +264,7 @@ func (w *Wallet) finish(ctx context.Context, all []want, secrets []ticket.Secret
 	if err != nil {
 		return nil, err
 	}
+	rest := w.draw(w.policy.Rest)
 	var coins []coin
 	for i, s := range signatures {
 		k, err := keys.key(all[i])
@@ -272,7 +275,7 @@ func (w *Wallet) finish(ctx context.Context, all []want, secrets []ticket.Secret
 		if err != nil {
 			return nil, cloudpal.E(op, "", err).WithHint("the mint signed with another key than it published; nothing is lost yet: try again, and tell its operator")
 		}
-		coins = append(coins, newCoin(t, k, o, w.now().Add(w.draw(w.policy.Rest))))
+		coins = append(coins, newCoin(t, k, o, w.now().Add(min(rest+w.draw(w.policy.Gap), w.policy.Rest.Most))))
 	}
 	return coins, nil
 }

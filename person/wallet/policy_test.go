@@ -83,10 +83,21 @@ func TestTicketsRest(t *testing.T) {
 			t.Errorf("%+v rests until %s", k, k.Ready)
 		}
 	}
-	// Each rests for a time of its own.
+	// Each rests for a time of its own; but what was made together is ready together:
+	// else the first of many would be, soon after all were bought.
 	times := map[time.Time]bool{}
+	first, last := h.Now().Add(100*time.Hour), begun
 	for _, c := range mustLook(t, ann.Wallet).coins {
 		times[c.Ready] = true
+		if c.Ready.Before(first) {
+			first = c.Ready
+		}
+		if c.Ready.After(last) {
+			last = c.Ready
+		}
+	}
+	if last.Sub(first) > careful.Gap.Most {
+		t.Errorf("of one purchase, the first ticket is ready %s before the last", last.Sub(first))
 	}
 	if len(times) < 8 {
 		t.Errorf("9 tickets rest until %d times", len(times))
