@@ -69,6 +69,12 @@ func TestSimulation(t *testing.T) {
 	if c := v.chance(v.right[v.best]); c < unlikely {
 		t.Errorf("the matcher knows more than it should: who guesses is right so often with a chance of %.1e", c)
 	}
+	if n >= 100 && 4*v.right[v.best] > v.tabs {
+		t.Error("too few wait at a time for anybody to hide among them")
+	}
+	if w.proven == 0 {
+		t.Error("nobody was caught who spent twice")
+	}
 	w.close()
 }
 
@@ -100,5 +106,3 @@ func (v verdict) String() string {
 	return fmt.Sprintf("of %d pals the matcher linked %d to who bought their tickets, at its best (%s; all ways: %v); who guesses among the %.1f that wait is right %.1f times, and as often as the matcher with a chance of %.2g",
 		v.tabs, v.right[v.best], v.best, v.right, v.crowd, v.expected(), v.chance(v.right[v.best]))
 }
-
-func (p *person) doubles() error { return nil }

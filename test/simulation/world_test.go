@@ -152,7 +152,13 @@ func (w *world) settles() {
 	}
 	for _, p := range w.people {
 		w.clock.start(0, func() {
-			if err := p.wallet.Resume(context.Background()); err != nil && !p.cheats {
+			if p.cheats {
+				if err := p.restores(); err != nil {
+					w.Errorf("%s: %v", p.name, err)
+				}
+				return
+			}
+			if err := p.wallet.Resume(context.Background()); err != nil {
 				w.Errorf("%s: after all, %v", p.name, err)
 			}
 		})
