@@ -15,6 +15,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -137,10 +138,8 @@ func (p *press) Sign(_ context.Context, id ticket.KeyID, blinded [][]byte) ([][]
 type shelf []ticket.Epoch
 
 func (s shelf) Epoch(_ context.Context, e ticket.Epoch) (*manifest.Manifest, []byte, error) {
-	for _, have := range s {
-		if have == e {
-			return thePress.epoch(e), fmt.Append(nil, "the bundle of ", e), nil
-		}
+	if slices.Contains(s, e) {
+		return thePress.epoch(e), fmt.Append(nil, "the bundle of ", e), nil
 	}
 	return nil, nil, cloudpal.E("look for an epoch", cloudpal.NotExist, nil)
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -43,22 +44,31 @@ func visit(cmd *cobra.Command, f func(*cobra.Command)) {
 
 // noJSON are commands without --json, and why.
 var noJSON = map[string]string{
-	"cloudpal":                  "only has others",
-	"cloudpal bee":              "only has others",
-	"cloudpal completion":       "its result is a script",
-	"cloudpal core":             "only has others",
-	"cloudpal device":           "only has others",
-	"cloudpal drive":            "only has others",
-	"cloudpal drive cat":        "its result is the files",
-	"cloudpal host":             "has no result",
-	"cloudpal host stop":        "has no result",
-	"cloudpal image":            "only has others",
-	"cloudpal mint keys revoke": "has no result",
-	"cloudpal mint witness":     "its result is its key",
-	"cloudpal usage":            "only has others",
-	"cloudpal vm":               "only has others",
-	"cloudpal volume":           "only has others",
-	"cloudpal wallet":           "only has others",
+	"cloudpal":                    "only has others",
+	"cloudpal bee":                "only has others",
+	"cloudpal completion":         "its result is a script",
+	"cloudpal core":               "only has others",
+	"cloudpal device":             "only has others",
+	"cloudpal drive":              "only has others",
+	"cloudpal drive cat":          "its result is the files",
+	"cloudpal host":               "has no result",
+	"cloudpal host stop":          "has no result",
+	"cloudpal image":              "only has others",
+	"cloudpal mint":               "only has others",
+	"cloudpal mint centers add":   "has no result",
+	"cloudpal mint init":          "has no result",
+	"cloudpal mint keys add":      "has no result",
+	"cloudpal mint keys revoke":   "has no result",
+	"cloudpal mint relay":         "has no result",
+	"cloudpal mint serve":         "has no result",
+	"cloudpal mint signer":        "has no result",
+	"cloudpal mint vouchers":      "only has others",
+	"cloudpal mint vouchers void": "has no result",
+	"cloudpal mint witness":       "its result is its key",
+	"cloudpal usage":              "only has others",
+	"cloudpal vm":                 "only has others",
+	"cloudpal volume":             "only has others",
+	"cloudpal wallet":             "only has others",
 }
 
 func TestEveryCommandIsExplained(t *testing.T) {
@@ -110,7 +120,7 @@ func TestExamplesAreValid(t *testing.T) {
 // exampleArgs returns the arguments of a simple command line, if it is one of
 // this program's.
 func exampleArgs(line string) (args []string, ours bool) {
-	words := strings.Fields(line)
+	words := shellWord.FindAllString(line, -1)
 	if len(words) == 0 || words[0] != "cloudpal" {
 		return nil, false
 	}
@@ -121,10 +131,13 @@ func exampleArgs(line string) (args []string, ours bool) {
 		if strings.ContainsAny(w[:1], "|<>#") {
 			break
 		}
-		args = append(args, w)
+		args = append(args, strings.ReplaceAll(w, `"`, ""))
 	}
 	return args, true
 }
+
+// shellWord is a word of a command line, which has spaces only within quotes.
+var shellWord = regexp.MustCompile(`(?:[^\s"]|"[^"]*")+`)
 
 // parseOnly does all that a command does before it runs.
 func parseOnly(args []string) error {
@@ -151,7 +164,7 @@ func parseOnly(args []string) error {
 
 // A command that completes nothing itself would have the shell offer files.
 func TestCompletionIsDecided(t *testing.T) {
-	files := []string{"cloudpal drive serve", "cloudpal image import", "cloudpal usage verify", "cloudpal wallet backup", "cloudpal wallet receive"}
+	files := []string{"cloudpal drive serve", "cloudpal image import", "cloudpal mint audit", "cloudpal mint relay", "cloudpal usage verify", "cloudpal wallet backup", "cloudpal wallet receive"}
 	root, _, _ := program()
 	visit(root, func(cmd *cobra.Command) {
 		path := cmd.CommandPath()

@@ -14,8 +14,8 @@ import (
 	"github.com/tradle/cloudpal/ticket"
 )
 
-const mintCentersHelp = `Show the directory of centers that the mint signs, for people to choose from. A center
-needs no entry to be paid: its account is its key.`
+const mintCentersHelp = `Show the directory of centers that the mint signs, for people to choose from. A
+center needs no entry to be paid: its account is its key.`
 
 // A mintCenter is an entry, as --json shows it.
 type mintCenter struct {
@@ -43,8 +43,8 @@ func (c *cli) mintCentersAdd() *cobra.Command {
 	var folder string
 	return c.withMint(&cobra.Command{
 		Use: "add KEY NAME URL", Short: "Add a center to the directory, or change its entry",
-		Long: `Add a center to the directory, or change what it says of one. KEY is the key that the
-center's offers are signed with, in base64; URL is the center's address.`,
+		Long: `Add a center to the directory, or change what it says of one. KEY is the key that
+the center's offers are signed with, in base64; URL is the center's address.`,
 		Example: `  cloudpal mint centers add KEY Helsinki https://center.example:7443#...`,
 		Args:    cobra.ExactArgs(3),
 		RunE: c.verb(func(ctx context.Context, args []string) error {

@@ -27,8 +27,8 @@ import (
 )
 
 const mintInitHelp = `Make a mint's folder: its keys, what it sells, and the log in which its keys are
-published, with those of this month and the next. Where there are witnesses, who have
-to know the log before they cosign it, "cloudpal mint keys add" publishes them.
+published, with those of this month and the next. Where there are witnesses, who
+have to know the log before they cosign it, "cloudpal mint keys add" publishes them.
 
 The root key signs each month's keys. It is sealed with a passphrase that is asked
 for, or read from standard input. With --root it is written to another place
@@ -76,8 +76,8 @@ func (c *cli) mintInit() *cobra.Command {
 		Use: "init", Short: "Make a mint", Long: mintInitHelp,
 		Example: `  cloudpal mint init
   cloudpal mint init --own
-  cloudpal mint init --issuer mint.example --url https://mint.example:7445 --listen :7445 \
-      --root /media/stick/root.key --witness "$KEY1,https://w1.example" --witness "$KEY2,https://w2.example"`,
+  cloudpal mint init --issuer mint.example --url https://mint.example:7445 --listen :7445
+  cloudpal mint init --root /media/stick/root.key --witness "$KEY1,https://w1.example" --witness "$KEY2,https://w2.example"`,
 		Args: cobra.NoArgs,
 		RunE: c.verb(func(ctx context.Context, _ []string) error { return c.initMint(ctx, o) }),
 	}, &o.folder)

@@ -13,9 +13,9 @@ import (
 	"github.com/tradle/cloudpal/mint/books"
 )
 
-const mintOrdersHelp = `Show the newest purchases, and the mint's accounts: what money came, what tickets are
-outstanding, what each center is owed. The mint knows of a purchase what was paid
-and how; it does not know the tickets.`
+const mintOrdersHelp = `Show the newest purchases, and the mint's accounts: what money came, what tickets
+are outstanding, what each center is owed. The mint knows of a purchase what was
+paid and how; it does not know the tickets.`
 
 // A mintOrder is a purchase, as --json shows it.
 type mintOrder struct {

@@ -32,8 +32,8 @@ import (
 	"github.com/tradle/cloudpal/ticket/ledger"
 )
 
-const mintServeHelp = `Answer as the mint of a folder, in the foreground. It starts the process that has the
-private keys of tickets, unless config.json names one that runs by itself, and
+const mintServeHelp = `Answer as the mint of a folder, in the foreground. It starts the process that has
+the private keys of tickets, unless config.json names one that runs by itself, and
 prints its address when it answers.
 
 What it is told stands in config.json; what it must not lose is the folder, and the

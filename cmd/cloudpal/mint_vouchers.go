@@ -16,8 +16,8 @@ import (
 	"github.com/tradle/cloudpal/mint/payment/voucher"
 )
 
-const mintVouchersHelp = `Make vouchers, which others sell: codes that pay for a pack each, once. The mint never
-sees who buys one.
+const mintVouchersHelp = `Make vouchers, which others sell: codes that pay for a pack each, once. The mint
+never sees who buys one.
 
 The codes are printed, and nowhere else: the mint keeps what it knows them again by,
 from which nobody can make one. Who has a code can use it.`
@@ -92,7 +92,7 @@ func (c *cli) mintVouchersVoid() *cobra.Command {
 	return c.withMint(&cobra.Command{
 		Use: "void BATCH", Short: "Make vouchers worthless that nobody has used", Long: mintVouchersVoidHelp,
 		Example: `  cloudpal mint vouchers void "kiosk, main street"`,
-		Args:    exactArgs(1, "BATCH is the name that the vouchers were made with"),
+		Args:    exactArgs(1, "BATCH is the name that the vouchers were made with"), ValidArgsFunction: words(),
 		RunE: c.verb(func(ctx context.Context, args []string) error {
 			return c.withVouchers(ctx, folder, func(_ mintConfig, v *voucher.Vouchers) error {
 				n, err := v.Void(ctx, args[0])
