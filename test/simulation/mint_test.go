@@ -146,7 +146,8 @@ func (p press) keys(e ticket.Epoch, signers []*signer.Signer) (keys []*ticket.Ke
 	return keys
 }
 
-// unsignable returns a public key whose private one nobody has.
+// unsignable returns a public key whose private one nobody has. No small prime divides
+// it, so that messages can be blinded under it.
 func unsignable(seed string) *rsa.PublicKey {
 	var b []byte
 	for i := 0; len(b) < ticket.BlindSize; i++ {
@@ -155,8 +156,23 @@ func unsignable(seed string) *rsa.PublicKey {
 	}
 	b[0] |= 0x80
 	b[len(b)-1] |= 1
-	return &rsa.PublicKey{N: new(big.Int).SetBytes(b), E: 65537}
+	n := new(big.Int).SetBytes(b)
+	for new(big.Int).GCD(nil, nil, n, smallPrimes()).Cmp(big.NewInt(1)) != 0 {
+		n.Add(n, big.NewInt(2))
+	}
+	return &rsa.PublicKey{N: n, E: 65537}
 }
+
+// smallPrimes is the product of the primes of 16 bits.
+var smallPrimes = sync.OnceValue(func() *big.Int {
+	product := big.NewInt(1)
+	for i := int64(2); i < 1<<16; i++ {
+		if n := big.NewInt(i); n.ProbablyPrime(0) {
+			product.Mul(product, n)
+		}
+	}
+	return product
+})
 
 // Sign implements mint.Signer.
 func (p press) Sign(_ context.Context, id ticket.KeyID, blinded [][]byte) (signed [][]byte, err error) {

@@ -141,6 +141,9 @@ func (p *person) buys() error {
 		default:
 			_, err = p.wallet.Buy(ctx, wallet.Order{Pack: "pack", Method: "voucher", Voucher: p.voucher})
 		}
+		if errors.Is(err, cloudpal.Exhausted) {
+			err = cloudpal.E("", cloudpal.Busy, err) // the quote expired: another is asked for
+		}
 		return err
 	})
 }

@@ -21,7 +21,7 @@ func people() int {
 	case os.Getenv("CLOUDPAL_SIMULATION") == "full":
 		return 1050
 	case raced:
-		return 20
+		return 25
 	}
 	return 105
 }
