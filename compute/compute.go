@@ -93,8 +93,9 @@ type Machine interface {
 	Exit() Exit
 	// Stats reads the machine's counters.
 	Stats(ctx context.Context) (Stats, error)
-	// SetCPU changes Limits.CPU of the running process.
-	SetCPU(cores float64) error
+	// SetCPU changes Limits.CPU of the running process. One that gives way runs,
+	// within that bound, only while no other VM of the host wants to.
+	SetCPU(cores float64, giveWay bool) error
 	// Console returns the last bytes of the serial console, at most 64 KiB.
 	Console() []byte
 }

@@ -223,6 +223,7 @@ func (v *vm) napBytes() int64 {
 // keepMeter counts the running machine until ctx ends, and stops the VM when
 // its budget or its plan's patience is used up.
 func (v *vm) keepMeter(ctx context.Context, m compute.Machine) {
+	var way courtesy
 	written := time.Now()
 	tick := time.NewTimer(sampleInterval)
 	defer tick.Stop()
@@ -246,9 +247,12 @@ func (v *vm) keepMeter(ctx context.Context, m compute.Machine) {
 			tick.Reset(sampleInterval)
 			continue
 		}
-		if why := v.verdict(m, total); why != "" {
+		if why := v.verdict(m, total, way.on); why != "" {
 			v.h.tasks.Go(func() { v.stopFor(why) })
 			return
+		}
+		if write && way.observe(v.meter.present()/100, v.cores()) {
+			v.bound(m, way.on)
 		}
 		// Never later than the next record is due.
 		next := v.meter.budget.NextCheck(total, float64(v.rec.Request.CPUs))
@@ -268,7 +272,7 @@ func (v *vm) sample(ctx context.Context, m compute.Machine, write bool) (meter.C
 
 // verdict says why the VM must stop, or "", and throttles it where that is
 // enough.
-func (v *vm) verdict(m compute.Machine, total meter.Counters) string {
+func (v *vm) verdict(m compute.Machine, total meter.Counters, giveWay bool) string {
 	if why := v.meter.budget.Exhausted(total); why != "" {
 		return why
 	}
@@ -278,9 +282,9 @@ func (v *vm) verdict(m compute.Machine, total meter.Counters) string {
 	plan := v.rec.Request.Limits.PlanCPU
 	switch v.meter.judge.Observe(time.Now(), total.CPU) {
 	case meter.Throttle:
-		v.throttle(m, true, fmt.Sprintf("throttled: it uses more than its plan's %.2g cores", plan))
+		v.throttle(m, true, giveWay, fmt.Sprintf("throttled: it uses more than its plan's %.2g cores", plan))
 	case meter.Release:
-		v.throttle(m, false, "no longer throttled")
+		v.throttle(m, false, giveWay, "no longer throttled")
 	case meter.Stop:
 		return fmt.Sprintf("it kept using all of its plan's %.2g cores while it was throttled to them", plan)
 	}
@@ -288,7 +292,7 @@ func (v *vm) verdict(m compute.Machine, total meter.Counters) string {
 }
 
 // throttle holds the VM to its plan, or lets go of it.
-func (v *vm) throttle(m compute.Machine, on bool, event string) {
+func (v *vm) throttle(m compute.Machine, on, giveWay bool, event string) {
 	v.meter.mu.Lock()
 	changed := v.meter.throttled != on
 	v.meter.throttled = on
@@ -296,11 +300,16 @@ func (v *vm) throttle(m compute.Machine, on bool, event string) {
 	if !changed {
 		return
 	}
-	if err := m.SetCPU(v.cores()); err != nil {
-		v.h.log.Error("throttle", "vm", v.name, "err", err)
-	}
+	v.bound(m, giveWay)
 	v.h.log.Info(event, "vm", v.name)
 	v.meter.event(v, meter.Awake, event)
+}
+
+// bound holds the VM's process to what it may use now.
+func (v *vm) bound(m compute.Machine, giveWay bool) {
+	if err := m.SetCPU(v.cores(), giveWay); err != nil {
+		v.h.log.Error("bound cpu use", "vm", v.name, "err", err)
+	}
 }
 
 // cores is how many the VM's process may use now; 0 is no bound.

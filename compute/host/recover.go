@@ -230,10 +230,8 @@ func (v *vm) recoverProcess(ctx context.Context) {
 		v.goCold("", fmt.Sprintf("its process could not be taken over (%v)", err))
 		return
 	}
-	// The last agent may have throttled it.
-	if err := m.SetCPU(v.cores()); err != nil {
-		v.h.log.Error("bound cpu use", "vm", v.name, "err", err)
-	}
+	// The last agent may have throttled it, or had it give way.
+	v.bound(m, false)
 	v.become(api.Running, "", v.mom.Reason)
 	v.since, v.ran = v.mom.Since, time.Now()
 	v.watch(m, 0)

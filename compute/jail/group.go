@@ -5,6 +5,7 @@ package jail
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -25,7 +26,7 @@ type group interface {
 	// group, too.
 	enter(attr *syscall.SysProcAttr) (done func(), err error)
 	cpu() (time.Duration, error)
-	setCPU(cores float64) error
+	setCPU(cores float64, giveWay bool) error
 	outOfRoom() bool
 	// clear ends all processes that are still in the group.
 	clear() error
@@ -191,8 +192,35 @@ func (g v1) cpu() (time.Duration, error) {
 	return time.Duration(m.GetCPU().GetUsage().GetTotal()), nil
 }
 
-func (g v1) setCPU(cores float64) error {
-	if err := g.c.Update(&specs.LinuxResources{CPU: cpuBound(cores)}); err != nil {
+func (g v1) setCPU(cores float64, giveWay bool) error {
+	var dir string
+	for _, s := range g.c.Subsystems() {
+		if at, ok := s.(interface{ Path(string) string }); ok && s.Name() == cgroup1.Cpu {
+			dir = at.Path(filepath.Join(parent, g.name))
+		}
+	}
+	return weigh(dir, giveWay, func() error {
+		return g.c.Update(&specs.LinuxResources{CPU: cpuBound(cores)})
+	})
+}
+
+// weigh has set bound the CPU use of the group in dir, and has it then run while
+// no other wants to, or like the others. The kernel takes no weight of a group that
+// gives way, and forgets the one that it had.
+func weigh(dir string, giveWay bool, set func() error) error {
+	idle := filepath.Join(dir, "cpu.idle")
+	err := os.WriteFile(idle, []byte("0"), 0)
+	known := !errors.Is(err, fs.ErrNotExist) // Linux 5.15
+	if !known {
+		err = nil
+	}
+	if err == nil {
+		err = set()
+	}
+	if err == nil && known && giveWay {
+		err = os.WriteFile(idle, []byte("1"), 0)
+	}
+	if err != nil {
 		return fmt.Errorf("bound cpu use: %w", err)
 	}
 	return nil
@@ -258,12 +286,10 @@ func (g v2) cpu() (time.Duration, error) {
 	return time.Duration(m.GetCPU().GetUsageUsec()) * time.Microsecond, nil
 }
 
-func (g v2) setCPU(cores float64) error {
-	err := g.m.Update(v2Resources(&specs.LinuxResources{CPU: cpuBound(cores)}))
-	if err != nil {
-		return fmt.Errorf("bound cpu use: %w", err)
-	}
-	return nil
+func (g v2) setCPU(cores float64, giveWay bool) error {
+	return weigh(g.dir, giveWay, func() error {
+		return g.m.Update(v2Resources(&specs.LinuxResources{CPU: cpuBound(cores)}))
+	})
 }
 
 func (g v2) outOfRoom() bool {

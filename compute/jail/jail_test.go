@@ -280,12 +280,49 @@ func TestProcessorTimeIsBounded(t *testing.T) {
 	if took < 3*use {
 		t.Errorf("%v of processor time took %v, want some 1.5 s", use, took)
 	}
-	if err := p.SetCPU(0); err != nil {
+	if err := p.SetCPU(0, false); err != nil {
 		t.Error(err)
 	}
 	hasUsed(t, p, used+use)
-	if err := p.SetCPU(-1); err != nil {
+	if err := p.SetCPU(-1, false); err != nil {
 		t.Error(err)
+	}
+}
+
+// Two that want one processor share it, unless one gives way; and again when it
+// no longer does.
+func TestOneThatGivesWay(t *testing.T) {
+	cellA, cellB := cell(t, "while :; do :; done"), cell(t, "while :; do :; done")
+	cellB.Name += "-b"
+	a, b := started(t, cellA), started(t, cellB)
+	var all, one unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &all); err != nil {
+		t.Fatal(err)
+	}
+	for n := 0; one.Count() == 0; n++ {
+		if all.IsSet(n) {
+			one.Set(n)
+		}
+	}
+	for _, p := range []*Process{a, b} {
+		if err := unix.SchedSetaffinity(p.PID(), &one); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// share is the part of the processor that a has while b uses some of it.
+	share := func(giveWay bool) float64 {
+		if err := a.SetCPU(0, giveWay); err != nil {
+			t.Fatal(err)
+		}
+		beginA, beginB := hasUsed(t, a, 0), hasUsed(t, b, 0)
+		usedB := hasUsed(t, b, beginB+400*time.Millisecond) - beginB
+		usedA := hasUsed(t, a, 0) - beginA
+		return usedA.Seconds() / (usedA + usedB).Seconds()
+	}
+	for _, giveWay := range []bool{false, true, false} {
+		if got := share(giveWay); (got < 0.2) != giveWay {
+			t.Errorf("giving way: %v; its share is %.2f", giveWay, got)
+		}
 	}
 }
 
@@ -366,7 +403,7 @@ func TestAttachFindsWhatAnotherRunStarted(t *testing.T) {
 	if _, err := found.CPU(); err != nil {
 		t.Error(err)
 	}
-	if err := found.SetCPU(0.5); err != nil {
+	if err := found.SetCPU(0.5, true); err != nil {
 		t.Error(err)
 	}
 	if err := found.Kill(); err != nil {

@@ -130,5 +130,7 @@ func (p *Process) CPU() (time.Duration, error) {
 	}
 }
 
-// SetCPU changes how many cores the process may use; 0 is no bound.
-func (p *Process) SetCPU(cores float64) error { return p.group.setCPU(cores) }
+// SetCPU changes how many cores the process may use; 0 is no bound. One that
+// gives way runs only while no other jail's process wants to, as far as the
+// kernel knows of such a thing (Linux 5.15).
+func (p *Process) SetCPU(cores float64, giveWay bool) error { return p.group.setCPU(cores, giveWay) }

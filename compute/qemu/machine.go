@@ -349,5 +349,5 @@ func (m *machine) Console() []byte {
 	return m.con.bytes()
 }
 
-// SetCPU changes how many cores the process may use.
-func (m *machine) SetCPU(cores float64) error { return m.proc.SetCPU(cores) }
+// SetCPU changes how many cores the process may use, and whether it gives way.
+func (m *machine) SetCPU(cores float64, giveWay bool) error { return m.proc.SetCPU(cores, giveWay) }

@@ -291,7 +291,7 @@ func TestMachineEnds(t *testing.T) {
 		if s.CPU < 500*time.Millisecond {
 			t.Errorf("its CPU time is %v: not counted from its start", s.CPU)
 		}
-		if err := again.SetCPU(0.5); err != nil {
+		if err := again.SetCPU(0.5, false); err != nil {
 			t.Error(err)
 		}
 		other := m.Process()
