@@ -277,7 +277,8 @@ type CountersignRequest struct {
 // gives back. It comes as a Signed, ForClosed.
 type Closed struct {
 	Tab      TabID    `json:"tab"`
-	Meter    Meter    `json:"meter"` // the final record
+	Meter    Meter    `json:"meter"`           // the final record
+	Agreed   Meter    `json:"agreed,omitzero"` // the last that was countersigned; the final one may claim a slice more
 	Refunds  []Refund `json:"refunds,omitempty"`
 	Returned [][]byte `json:"returned,omitempty"` // serials of tickets that were not taken to their mint, and will not be: swap them
 }

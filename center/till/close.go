@@ -84,7 +84,7 @@ func (t *Till) finish(tb *tab) (next state, kept, back []*payment) {
 	// unit.
 	used = min(max(used, tb.Base+ticket.Units(len(kept))), worth)
 	final := t.final(&next, used, now)
-	closed := api.Closed{Tab: tb.Request.ID, Meter: final.meter()}
+	closed := api.Closed{Tab: tb.Request.ID, Meter: final.meter(), Agreed: tb.Agreed.meter()}
 	for i, rest := range rests(kept, used-tb.Base) {
 		if rest > 0 {
 			closed.Refunds = append(closed.Refunds, t.refund(kept[i], rest))

@@ -130,7 +130,8 @@ func expected(err error) bool {
 }
 
 func something(ctx context.Context, r *rand.Rand, a, b *Wallet, shop remoteShop, name string) error {
-	id := center.TabID(public(keyOf(fmt.Sprint("tab ", r.IntN(40), a.dir))))
+	pal := public(keyOf(fmt.Sprint("pal ", r.IntN(40), a.dir)))
+	id := center.TabID(public(palKey(pal)))
 	switch r.IntN(16) {
 	case 0: // the mint lets nobody buy often
 		_, err := a.Buy(ctx, Order{Pack: packs[r.IntN(2)].Name, Method: "code", Voucher: "code " + name})
@@ -151,7 +152,7 @@ func something(ctx context.Context, r *rand.Rand, a, b *Wallet, shop remoteShop,
 		}
 		return err
 	case 7, 8, 9, 10:
-		if _, err := a.OpenTab(ctx, shop, center.TabRequest{ID: id, WireGuard: id[:]}, ""); err != nil {
+		if _, err := a.OpenTab(ctx, shop, center.TabRequest{ID: id, WireGuard: pal}, ""); err != nil {
 			return err
 		}
 		_, err := a.Pay(ctx, shop, id, ticket.Paid, time.Now().Truncate(time.Second).Add(time.Duration(r.IntN(2))*time.Hour))

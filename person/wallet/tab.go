@@ -117,7 +117,7 @@ func (w *Wallet) keepClosed(ctx context.Context, id center.TabID, signed center.
 	if closed.Tab != id {
 		return nil, cloudpal.E("close a tab", cloudpal.Denied, errors.New("the center closed another"))
 	}
-	short, err := w.checkClosed(ctx, s, t, closed)
+	short, meter, err := w.checkClosed(ctx, s, t, closed)
 	if err != nil {
 		return nil, err
 	}
@@ -127,7 +127,7 @@ func (w *Wallet) keepClosed(ctx context.Context, id center.TabID, signed center.
 			return nil
 		}
 		next := *now
-		next.Closed, next.Meter, next.Short = &signed, closed.Meter, short != nil
+		next.Closed, next.Meter, next.Short = &signed, meter, short != nil
 		c.put(kindTab, string(id[:]), next)
 		for _, r := range closed.Refunds {
 			if n, p := s.paymentOf(id, r.Serial); p != nil {
@@ -140,9 +140,47 @@ func (w *Wallet) keepClosed(ctx context.Context, id center.TabID, signed center.
 	})
 }
 
+// claimed returns what is used of a tab that was paid with tickets, by the record that
+// a center closes it with, and that record. Where a center claims more than it may, it
+// is what the pal's side has agreed with: the most is a slice more than that, or a unit
+// of each ticket that is not used up.
+func (t *tab) claimed(closed center.Closed, paid []ticket.Units) (ticket.Units, center.Meter, error) {
+	if len(closed.Meter.Record) == 0 {
+		return 0, closed.Meter, nil
+	}
+	final, err := t.record(closed.Tab, closed.Meter)
+	if err != nil {
+		return 0, closed.Meter, err
+	}
+	offer, err := center.OpenOffer(t.Offer)
+	if err != nil {
+		return 0, closed.Meter, err
+	}
+	var agreed ticket.Units
+	r, err := t.record(closed.Tab, closed.Agreed)
+	if err == nil && r.Signed(closed.Tab[:], closed.Agreed.Countersigned) {
+		agreed = r.Used
+	} else {
+		closed.Agreed = center.Meter{}
+	}
+	least, left := ticket.Units(0), agreed
+	for _, units := range paid {
+		if left < units {
+			least, left = least+1, 0
+			continue
+		}
+		least, left = least+units, left-units
+	}
+	if final.Used > max(agreed+ticket.Units(offer.Slice), least) {
+		return agreed, closed.Agreed, nil
+	}
+	return final.Used, closed.Meter, nil
+}
+
 // checkClosed checks each refund, and whether they are all that there is to give
-// back: what was paid, less what the last record says was used.
-func (w *Wallet) checkClosed(ctx context.Context, s *state, t *tab, closed center.Closed) (*Short, error) {
+// back: what was paid, less what was used. It returns the record that says how much
+// that is.
+func (w *Wallet) checkClosed(ctx context.Context, s *state, t *tab, closed center.Closed) (*Short, center.Meter, error) {
 	var got ticket.Units
 	for _, r := range closed.Refunds {
 		_, p := s.paymentOf(closed.Tab, r.Serial)
@@ -150,30 +188,30 @@ func (w *Wallet) checkClosed(ctx context.Context, s *state, t *tab, closed cente
 			continue // it is no loss of ours
 		}
 		if err := w.verifiedRefund(ctx, p, t.Center, r); err != nil {
-			return nil, err
+			return nil, closed.Meter, err
 		}
 		got += r.Units
 	}
-	var paid ticket.Units
+	var paid []ticket.Units
 	for _, p := range s.payments {
 		serial := p.Coin.serial()
 		back := slices.ContainsFunc(closed.Returned, func(r []byte) bool { return slices.Equal(r, serial[:]) })
 		if p.Tab == closed.Tab && p.Taken != nil && !back && !p.Ended {
-			paid += ticket.Units(p.Coin.Denomination)
+			paid = append(paid, ticket.Units(p.Coin.Denomination))
 		}
 	}
-	var used ticket.Units
-	if len(closed.Meter.Record) > 0 {
-		r, err := t.record(closed.Tab, closed.Meter)
-		if err != nil {
-			return nil, err
-		}
-		used = r.Used
+	used, meter, err := t.claimed(closed, slices.Sorted(slices.Values(paid)))
+	if err != nil {
+		return nil, meter, err
 	}
-	if used < paid && got < paid-used {
-		return &Short{Got: got, Want: paid - used}, nil
+	var all ticket.Units
+	for _, units := range paid {
+		all += units
 	}
-	return nil, nil
+	if used < all && got < all-used {
+		return &Short{Got: got, Want: all - used}, meter, nil
+	}
+	return nil, meter, nil
 }
 
 func (s *state) paymentOf(id center.TabID, serial []byte) (uint64, *payment) {

@@ -508,6 +508,7 @@ type shop struct {
 }
 
 type shopTab struct {
+	pal    []byte // whose key countersigns: see palKey
 	paid   []center.PayRequest
 	taken  []bool // to the mint
 	used   ticket.Units
@@ -535,7 +536,7 @@ func (s *shop) OpenTab(_ context.Context, r center.TabRequest) (center.Tab, erro
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.tabs[r.ID] == nil {
-		s.tabs[r.ID] = &shopTab{}
+		s.tabs[r.ID] = &shopTab{pal: r.WireGuard}
 	}
 	return center.Tab{ID: r.ID, Request: r}, nil
 }
@@ -602,7 +603,7 @@ func (s *shop) use(id center.TabID, units ticket.Units) {
 	t.seq++
 	r := ticket.Record{Tab: id, Seq: t.seq, Used: t.used, At: s.Now(), Prev: t.prev}
 	t.prev = r.Digest()
-	t.meter = center.Meter{Record: r.Append(nil), Signature: r.Sign(s.key)}
+	t.meter = center.Meter{Record: r.Append(nil), Signature: r.Sign(s.key), Countersigned: r.Sign(palKey(t.pal))}
 }
 
 func (s *shop) meterOf(id center.TabID) center.Meter {
@@ -621,7 +622,7 @@ func (s *shop) CloseTab(_ context.Context, id center.TabID) (center.Signed, erro
 	if t.closed != nil {
 		return *t.closed, nil
 	}
-	c := center.Closed{Tab: id, Meter: t.meter}
+	c := center.Closed{Tab: id, Meter: t.meter, Agreed: t.meter}
 	left := t.used + s.cheat
 	for i, p := range t.paid {
 		spend, _ := ticket.ParseSpend(p.Spend)
@@ -645,11 +646,16 @@ func (s *shop) CloseTab(_ context.Context, id center.TabID) (center.Signed, erro
 }
 
 // tab opens one, and returns it with the key that countersigns.
+// palKey is the key that a pal's side agrees with what is used by. Here, who knows the
+// pal knows it.
+func palKey(pal []byte) ed25519.PrivateKey { return keyOf("tab " + string(pal)) }
+
 func (o *own) tab(s *shop, name string) (center.TabID, ed25519.PrivateKey) {
 	o.Helper()
-	key := keyOf("tab " + name)
+	pal := public(keyOf("pal " + name))
+	key := palKey(pal)
 	id := center.TabID(public(key))
-	_, err := o.OpenTab(o.Context(), s, center.TabRequest{ID: id, WireGuard: public(key)}, "https://center.example")
+	_, err := o.OpenTab(o.Context(), s, center.TabRequest{ID: id, WireGuard: pal}, "https://center.example")
 	o.must(err)
 	return id, key
 }

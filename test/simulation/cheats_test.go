@@ -547,3 +547,29 @@ func TestMintRefusesAndLies(t *testing.T) {
 	w.must(p.wallet.Resume(ctx))
 	w.holds()
 }
+
+// A center that signs a last record of its own, of more than a slice above what the
+// person's side agreed with, is not believed, and that record is not used against the
+// person.
+func TestCenterClaimsAllAtTheEnd(t *testing.T) {
+	w, p := quiet(t)
+	s, _ := p.pays4(t)
+	p.works(s)
+	w.clock.sleepAll(time.Hour)
+	p.works(s)
+	w.net.changes = s.answersOf(func(c *api.Closed) {
+		r, err := ticket.ParseRecord(c.Meter.Record)
+		w.must(err)
+		r.Seq, r.Used, r.Prev = r.Seq+1, 8, r.Digest()
+		c.Meter, c.Refunds = api.Meter{Record: r.Append(nil), Signature: r.Sign(s.at.key)}, nil
+	})
+	_, err := p.wallet.CloseTab(t.Context(), s.at, s.tab.ID)
+	w.net.changes = nil
+	var short *wallet.Short
+	if !errors.As(err, &short) || short.Got != 0 || short.Want < 4 {
+		t.Fatalf("the wallet takes it: %v", err)
+	}
+	if got := p.disputes(t, s); got != 3 {
+		t.Errorf("of 8 units 2 were used, and the dispute brings %d of the last ticket, want 3", got)
+	}
+}
