@@ -178,6 +178,16 @@ func (m *Mint) Pay(ctx context.Context, id string, r api.PayRequest) (api.Quote,
 	if !ok {
 		return api.Quote{}, refuse(cloudpal.Invalid, "the quote is not paid here, but at the page that it names")
 	}
+	if q.State == books.Unpaid && m.expired(q) {
+		// The mint may have been ended just when it had taken the voucher: then it
+		// is good for nothing else.
+		if err := m.poll(ctx, q); err != nil {
+			return api.Quote{}, err
+		}
+		if q, err = m.Books.Look(ctx, id); err != nil {
+			return api.Quote{}, err
+		}
+	}
 	if m.expired(q) {
 		return api.Quote{}, refuse(cloudpal.Exhausted, "the quote has expired: ask for another; the voucher is still good")
 	}

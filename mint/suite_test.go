@@ -14,6 +14,7 @@ import (
 	"github.com/tradle/cloudpal"
 	"github.com/tradle/cloudpal/mint/api"
 	"github.com/tradle/cloudpal/mint/books"
+	"github.com/tradle/cloudpal/mint/payment"
 	"github.com/tradle/cloudpal/ticket"
 )
 
@@ -21,6 +22,7 @@ import (
 var suite = map[string]func(t *testing.T, e engine){
 	"Buy":         testBuy,
 	"Reversed":    testReversed,
+	"TakenLate":   testTakenLate,
 	"Swap":        testSwap,
 	"HalfBound":   testHalfBound,
 	"Deposit":     testDeposit,
@@ -103,6 +105,29 @@ func testBuy(t *testing.T, e engine) {
 	if q2, err = h.client.Look(ctx, q2.ID); err != nil || q2.State != api.Paid {
 		t.Errorf("after a refused issue the quote is %s (%v), want paid", q2.State, err)
 	}
+	h.check()
+}
+
+// A mint that was killed between the voucher and its books knows, however late it is
+// asked again, that the quote is paid.
+func testTakenLate(t *testing.T, e engine) {
+	h := newHouse(t, e)
+	q, err := h.client.Quote(t.Context(), api.QuoteRequest{Method: "purse", Pack: "day", Lock: public(h.person("ann").lock())})
+	h.must(err)
+	h.must(h.purse.Take(t.Context(), payment.Order{ID: q.ID}, "code"))
+	h.clock.add(2 * quoteTime)
+	_, err = h.client.Pay(t.Context(), q.ID, "code")
+	h.must(err)
+	q, err = h.client.Look(t.Context(), q.ID)
+	if h.must(err); q.State != api.Paid {
+		t.Errorf("it is %s", q.State)
+	}
+	// One that was not is still not.
+	q, err = h.client.Quote(t.Context(), api.QuoteRequest{Method: "purse", Pack: "day", Lock: public(h.person("bob").lock())})
+	h.must(err)
+	h.clock.add(2 * quoteTime)
+	_, err = h.client.Pay(t.Context(), q.ID, "another code")
+	refusedAs(t, cloudpal.Exhausted, err)
 	h.check()
 }
 
