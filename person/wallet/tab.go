@@ -117,6 +117,9 @@ func (w *Wallet) keepClosed(ctx context.Context, id center.TabID, signed center.
 	if closed.Tab != id {
 		return nil, cloudpal.E("close a tab", cloudpal.Denied, errors.New("the center closed another"))
 	}
+	if t.Closed != nil && !t.Short {
+		return nil, nil // it was found to be right, and some of it may be back already
+	}
 	short, meter, err := w.checkClosed(ctx, s, t, closed)
 	if err != nil {
 		return nil, err
