@@ -91,7 +91,12 @@ func (w *Wallet) Pay(ctx context.Context, at Center, id center.TabID, class tick
 	if err := w.exact(ctx, class, offer.Slice, due); err != nil {
 		return Payment{}, err
 	}
-	p := payment{Begun: w.now(), Tab: id, Offer: digest, Nonce: make([]byte, 16), NotBefore: due.Unix()}
+	p := payment{Begun: w.now(), Tab: id, Offer: digest, Nonce: make([]byte, 16)}
+	if due.After(w.clock.Now()) {
+		// What is due now names no time: the mint would learn when it was paid to the
+		// second, whenever the center brings it.
+		p.NotBefore = due.Unix()
+	}
 	rand.Read(p.Nonce)
 	var n uint64
 	err = w.change(ctx, func(s *state, c *change) error {
