@@ -80,7 +80,7 @@ func TestSimulation(t *testing.T) {
 
 // The same matcher finds almost everybody who does not wait.
 func TestWhoDoesNotWaitIsFound(t *testing.T) {
-	const n = 60
+	const n = 40
 	w := newWorld(t, t.TempDir(), setting{seed: seed(t), people: n, policy: wallet.Now})
 	w.runs(n, n*comesEvery, 0, func(p *person) error {
 		if err := p.opens(); err != nil {
