@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/tradle/cloudpal"
@@ -291,18 +292,33 @@ func TestVersionInBatch(t *testing.T) {
 func TestWatch(t *testing.T) {
 	b, core := newBee(t)
 	put(t, b, "a=1", "m=1", "z=1")
+	synctest.Test(t, func(t *testing.T) { watch(t, b, core) })
+}
+
+func watch(t *testing.T, b *Bee, core *hypercore.Core) {
+	// All at once: who watches may else see a part of it.
+	putAll := func(pairs ...string) func() {
+		return func() {
+			batch := b.Batch()
+			put(t, batch, pairs...)
+			must(t, batch.Flush())
+		}
+	}
 	steps := []struct {
 		do   func()
 		want []string
 	}{
-		{func() { put(t, b, "a=2", "m=2") }, []string{"4a=2", "5m=2", "3z=1"}},
+		{putAll("a=2", "m=2"), []string{"4a=2", "5m=2", "3z=1"}},
 		{func() { must(t, b.Delete(ctx, []byte("n"))); must(t, b.Delete(ctx, []byte("m"))) }, []string{"4a=2", "3z=1"}},
-		{func() { put(t, b, "z=2", "a=3", "n=1") }, []string{"8a=3", "9n=1", "7z=2"}},
+		{putAll("z=2", "a=3", "n=1"), []string{"8a=3", "9n=1", "7z=2"}},
 		{func() { must(t, core.Truncate(2)) }, []string{"1a=1"}},
 	}
 	watching, stop := context.WithTimeout(ctx, 20*time.Second)
 	defer stop()
-	go steps[0].do()
+	go func() {
+		synctest.Wait() // until there is somebody who watches
+		steps[0].do()
+	}()
 	n := 0
 	var last []string
 	for c, err := range b.Watch(watching, Range{GTE: []byte("m"), LT: []byte("o")}) {
