@@ -14,7 +14,7 @@ AS_ROOT := $(if $(ROOT),-exec "sudo -H env PATH=$(PATH) GOMODCACHE=$(shell go en
 
 # Real VMs, whose boots and wakes are timed, and processes that are killed
 # hundreds of times: one package alone, and not slowed down by the race detector.
-SLOW = ./test/center/... ./test/compute/... ./test/core/... ./test/data/... ./test/network/... ./test/nested/...
+SLOW = ./test/center/... ./test/compute/... ./test/core/... ./test/data/... ./test/network/... ./test/nested/... ./test/simulation/...
 # What the race detector has only a part of, in test-fast: the whole takes too
 # long with it.
 WHOLE = ./compute/image
