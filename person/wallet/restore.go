@@ -392,10 +392,14 @@ func (w *Wallet) keepRestored(ctx context.Context, r restored, coins []coin) err
 	return w.change(ctx, func(s *state, c *change) error {
 		for _, o := range coins {
 			serial := o.serial()
-			if s.coins[serial] != nil || s.moving(serial) || slices.Contains(r.Coins, serial) {
+			if s.moving(serial) || slices.Contains(r.Coins, serial) {
 				continue
 			}
-			c.putCoin(o)
+			// One that the wallet has is swapped, too: an old copy of the disk has
+			// tickets that were spent since.
+			if s.coins[serial] == nil {
+				c.putCoin(o)
+			}
 			r.Coins = append(r.Coins, serial)
 		}
 		var device uint32
