@@ -163,7 +163,11 @@ func (w *world) settles() {
 				}
 				return
 			}
-			if err := p.wallet.Resume(context.Background()); err != nil {
+			err := p.wallet.Resume(context.Background())
+			if err != nil { // the first who asks may find the mint dead
+				err = p.wallet.Resume(context.Background())
+			}
+			if err != nil {
 				w.Errorf("%s: after all, %v", p.name, err)
 			}
 		})
