@@ -59,6 +59,11 @@ func (a *arguments) machine(d *Driver, s compute.Spec) {
 		"-M", "microvm,acpi=on,pit=off,pic=off,rtc=on,isa-serial=on,auto-kernel-cmdline=off,memory-backend=ram,ioapic2="+ioapic2)
 }
 
+// translated bounds the code that QEMU keeps translated, in MiB, and then begins
+// anew. Left to itself it keeps up to a GiB, and a guest that runs much code would
+// be ended for its process's memory.
+const translated = 128
+
 // acceleration returns how guest code runs. A guest's CPU is the same on every
 // host, but for KVM, where it is the host's.
 func (d *Driver) acceleration(s compute.Spec) []string {
@@ -70,7 +75,7 @@ func (d *Driver) acceleration(s compute.Spec) []string {
 		thread = "multi"
 	}
 	// Without arat an idle guest's clock ticks on and burns 2 % of a core.
-	return []string{"-accel", "tcg,thread=" + thread, "-cpu", "qemu64,+arat"}
+	return []string{"-accel", fmt.Sprintf("tcg,thread=%s,tb-size=%d", thread, translated), "-cpu", "qemu64,+arat"}
 }
 
 // sockets are the monitor's and the console's, on which QEMU listens.
