@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strconv"
 	"syscall"
 	"testing"
@@ -16,14 +17,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// variable holds the process that is apart: one that it starts, as the fuzzer
-// does, is so by inheritance only if it does not ask for namespaces of its own.
+// variable holds the process that is apart: one that it starts may ask for
+// namespaces of its own.
 const variable = "CLOUDPAL_TEST_APART"
 
 // Main is a package's TestMain. Run by root, it moves into new namespaces (of
 // unix.CLONE_NEWNET and CLONE_NEWNS), has prepare fit them out, and runs the tests
 // there. A new network has a loopback that is up; new mounts do not spread.
 func Main(m *testing.M, namespaces int, prepare func() error) {
+	// A fuzzer's workers are where the one is that started them.
+	if os.Getenv(variable) != "" && slices.Contains(os.Args, "-test.fuzzworker") {
+		os.Setenv(variable, strconv.Itoa(os.Getpid()))
+	}
 	if os.Getuid() != 0 || Is() {
 		os.Exit(m.Run())
 	}
@@ -62,8 +67,7 @@ func move(namespaces int, prepare func() error) error {
 	if err != nil {
 		return err
 	}
-	// Set, not added: of two with one name the first counts, which the fuzzer's
-	// children have from it.
+	// Set, not added: of two with one name the first counts.
 	if err := os.Setenv(variable, strconv.Itoa(os.Getpid())); err != nil {
 		return err
 	}
