@@ -28,8 +28,9 @@ type Tab struct {
 	Ended   bool          `json:"ended"` // all that was not used is back
 }
 
-// KeepMeter keeps the last record of a tab's meter, for a dispute. An older one than
-// is known changes nothing.
+// KeepMeter keeps the last record of a tab's meter that both sides signed, for a
+// dispute. An older one than is known changes nothing. One that the pal's side did not
+// countersign is cloudpal.Denied: a center could claim by it what was never used.
 func (w *Wallet) KeepMeter(ctx context.Context, id center.TabID, m center.Meter) error {
 	return w.change(ctx, func(s *state, c *change) error {
 		old, ok := s.tabs[id]
@@ -39,6 +40,9 @@ func (w *Wallet) KeepMeter(ctx context.Context, id center.TabID, m center.Meter)
 		r, err := old.record(id, m)
 		if err != nil {
 			return err
+		}
+		if !r.Signed(id[:], m.Countersigned) {
+			return cloudpal.E("keep a tab's meter", cloudpal.Denied, errors.New("the pal's side did not countersign it"))
 		}
 		if known, err := ticket.ParseRecord(old.Meter.Record); err == nil && known.Seq >= r.Seq {
 			return nil

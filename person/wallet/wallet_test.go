@@ -219,7 +219,12 @@ func TestDispute(t *testing.T) {
 	_, err := ann.Pay(t.Context(), dc, tab, ticket.Paid, h.Now())
 	h.must(err)
 	dc.use(tab, 10)
-	h.must(ann.KeepMeter(t.Context(), tab, dc.meterOf(tab)))
+	agreed := dc.meterOf(tab)
+	h.must(ann.KeepMeter(t.Context(), tab, agreed))
+	// What it alone signs, it cannot have the wallet say.
+	claim := ticket.Record{Tab: tab, Seq: 9, Used: 60, At: h.Now()}
+	mustBe(t, cloudpal.Denied, ann.KeepMeter(t.Context(), tab,
+		center.Meter{Record: claim.Append(nil), Signature: claim.Sign(dc.key), Countersigned: agreed.Countersigned}))
 	// The center gives back less than it has to.
 	dc.cheat = 20
 	got, err := ann.CloseTab(t.Context(), dc, tab)

@@ -359,7 +359,7 @@ func TestCenterClaimsTooMuch(t *testing.T) {
 	}
 	// It signs its own record of all, in the person's name: the tab's key is not its.
 	r.Seq, r.Used = r.Seq+1, 8
-	w.must(p.wallet.KeepMeter(t.Context(), s.tab.ID, m))
+	mustBe(t, "the wallet keeps what nobody countersigned", p.wallet.KeepMeter(t.Context(), s.tab.ID, m), cloudpal.Denied)
 	_, err = s.at.countersign(t.Context(), s.tab.ID, api.CountersignRequest{Record: m.Record, Signature: r.Sign(s.at.key)})
 	mustBe(t, "it countersigns itself", err, cloudpal.Denied)
 	d, err := p.wallet.Dispute(t.Context(), s.tab.ID)

@@ -234,7 +234,8 @@ func (p *person) works(s *stay) {
 		if err != nil {
 			return err
 		}
-		_, err = s.at.countersign(ctx, s.tab.ID, api.CountersignRequest{Record: m.Record, Signature: r.Sign(s.key)})
+		m.Countersigned = r.Sign(s.key)
+		_, err = s.at.countersign(ctx, s.tab.ID, api.CountersignRequest{Record: m.Record, Signature: m.Countersigned})
 		return errors.Join(err, p.wallet.KeepMeter(ctx, s.tab.ID, m))
 	})
 }
