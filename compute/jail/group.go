@@ -208,18 +208,24 @@ func (g v1) setCPU(cores float64, giveWay bool) error {
 // no other wants to, or like the others. The kernel takes no weight of a group that
 // gives way, and forgets the one that it had.
 func weigh(dir string, giveWay bool, set func() error) error {
-	idle := filepath.Join(dir, "cpu.idle")
-	err := os.WriteFile(idle, []byte("0"), 0)
-	known := !errors.Is(err, fs.ErrNotExist) // Linux 5.15
-	if !known {
-		err = nil
+	idle, err := os.OpenFile(filepath.Join(dir, "cpu.idle"), os.O_WRONLY, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return bounded(set()) // before Linux 5.15
 	}
-	if err == nil {
+	if err != nil {
+		return bounded(err)
+	}
+	defer idle.Close()
+	if _, err = idle.WriteString("0"); err == nil {
 		err = set()
 	}
-	if err == nil && known && giveWay {
-		err = os.WriteFile(idle, []byte("1"), 0)
+	if err == nil && giveWay {
+		_, err = idle.WriteString("1")
 	}
+	return bounded(err)
+}
+
+func bounded(err error) error {
 	if err != nil {
 		return fmt.Errorf("bound cpu use: %w", err)
 	}
