@@ -37,26 +37,5 @@ func (b *Bee) changes(ctx context.Context) (iter.Seq[struct{}], error) {
 	if !ok || b.version > 0 {
 		return nil, cloudpal.E("watch a log that does not change", cloudpal.Invalid, nil)
 	}
-	ready := make(chan struct{}, 1)
-	tell := func(hypercore.Event) {
-		select {
-		case ready <- struct{}{}:
-		default:
-		}
-	}
-	stop := core.Watch(tell)
-	tell(hypercore.Event{})
-	return func(yield func(struct{}) bool) {
-		defer stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-ready:
-			}
-			if !yield(struct{}{}) {
-				return
-			}
-		}
-	}, nil
+	return core.States(ctx), nil
 }

@@ -109,7 +109,27 @@ func (c *Core) Watch(tell func(Event)) (stop func()) {
 // event that has the kinds of all and the blocks from the first to the last of
 // any.
 func (c *Core) Changes(ctx context.Context) iter.Seq[Event] {
+	return c.follow(ctx, &pending{ready: make(chan struct{}, 1)})
+}
+
+// States yields at once, and again whenever something has happened to the core,
+// until ctx ends: for who looks at what is, and not at what has become of it. As
+// with Changes, nothing is missed from the call on, and the writer is not held up.
+func (c *Core) States(ctx context.Context) iter.Seq[struct{}] {
 	p := &pending{ready: make(chan struct{}, 1)}
+	p.add(Event{})
+	events := c.follow(ctx, p)
+	return func(yield func(struct{}) bool) {
+		for range events {
+			if !yield(struct{}{}) {
+				return
+			}
+		}
+	}
+}
+
+// follow yields what is pending, until ctx ends.
+func (c *Core) follow(ctx context.Context, p *pending) iter.Seq[Event] {
 	stop := c.Watch(p.add)
 	return func(yield func(Event) bool) {
 		defer stop()
@@ -126,7 +146,7 @@ func (c *Core) Changes(ctx context.Context) iter.Seq[Event] {
 	}
 }
 
-// pending is what one loop over Changes has not seen yet.
+// pending is what one loop has not seen yet.
 type pending struct {
 	mu    sync.Mutex
 	event Event

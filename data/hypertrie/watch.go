@@ -37,28 +37,7 @@ func (t *Trie) changes(ctx context.Context) (iter.Seq[struct{}], error) {
 	if !ok || t.version > 0 {
 		return nil, cloudpal.E("watch a trie", cloudpal.Invalid, nil)
 	}
-	ready := make(chan struct{}, 1)
-	tell := func(hypercore.Event) {
-		select {
-		case ready <- struct{}{}:
-		default:
-		}
-	}
-	stop := core.Watch(tell)
-	tell(hypercore.Event{})
-	return func(yield func(struct{}) bool) {
-		defer stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-ready:
-			}
-			if !yield(struct{}{}) {
-				return
-			}
-		}
-	}, nil
+	return core.States(ctx), nil
 }
 
 // Watch yields the trie's version whenever a key below a prefix, or the prefix
