@@ -19,7 +19,7 @@ import (
 var mayImport = map[string]string{
 	"": "",
 
-	"center":      "center/api center/till compute/api golang.org/x/time",
+	"center":      "center/api center/till compute/api crowd golang.org/x/time",
 	"center/api":  "ticket",
 	"center/till": "center/api mint/api ticket ticket/manifest github.com/cockroachdb/pebble/v2",
 
@@ -37,6 +37,8 @@ var mayImport = map[string]string{
 	"compute/seal":        "github.com/klauspost/compress golang.org/x/sync golang.org/x/sys",
 
 	"console": "",
+
+	"crowd": "golang.org/x/time",
 
 	"data/compact":        "",
 	"data/corestore":      "data/hypercore data/manifest data/merkle data/protocol data/protomux data/secretstream data/storage github.com/cockroachdb/pebble/v2 golang.org/x/crypto golang.org/x/time",
@@ -58,7 +60,7 @@ var mayImport = map[string]string{
 
 	"mint/audit":           "mint/api ticket ticket/manifest",
 	"mint/keylog":          "ticket ticket/manifest github.com/transparency-dev/formats github.com/transparency-dev/tessera github.com/transparency-dev/witness golang.org/x/mod k8s.io/klog/v2",
-	"mint/oblivious":       "ticket golang.org/x/net golang.org/x/time",
+	"mint/oblivious":       "crowd ticket golang.org/x/net",
 	"mint/payment":         "",
 	"mint/payment/ask":     "",
 	"mint/payment/btcpay":  "mint/payment mint/payment/ask golang.org/x/sync",
@@ -67,7 +69,7 @@ var mayImport = map[string]string{
 	"mint/signing":         "ticket golang.org/x/sys",
 	"mint/signing/vault":   "mint/signing ticket ticket/signer github.com/elastic/go-seccomp-bpf golang.org/x/sync golang.org/x/sys",
 
-	"mint":       "mint/api mint/books mint/payment ticket ticket/ledger ticket/manifest golang.org/x/crypto golang.org/x/time",
+	"mint":       "crowd mint/api mint/books mint/payment ticket ticket/ledger ticket/manifest golang.org/x/crypto",
 	"mint/api":   "ticket github.com/dunglas/httpsfv",
 	"mint/books": "ticket github.com/jackc/pgx/v5 modernc.org/sqlite",
 
@@ -151,7 +153,7 @@ var testsMayImport = map[string]string{
 	"mint/payment/btcpay":  "test/shop",
 	"mint/payment/card":    "test/postgres test/shop github.com/jackc/pgx/v5 modernc.org/sqlite",
 	"mint/payment/voucher": "test/postgres github.com/jackc/pgx/v5 modernc.org/sqlite",
-	"mint":                 "test/postgres ticket/signer pgregory.net/rapid",
+	"mint":                 "test/postgres ticket/signer golang.org/x/time pgregory.net/rapid",
 	"mint/api":             "ticket/signer",
 	"network/overlay":      "github.com/makiuchi-d/gozxing",
 	"network/names":        "test/apart golang.org/x/sys",

@@ -22,6 +22,9 @@ const (
 	maxStrangers = 32  // of all that show no account
 	maxTotal     = 512 // of all
 
+	maxConns       = 2048
+	maxSourceConns = 64 // of an IPv4 address or an IPv6 /64
+
 	// maxAccounts bounds the accounts that are remembered. They cost nothing
 	// to make, so those that were quiet are forgotten.
 	maxAccounts = 4096

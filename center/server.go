@@ -18,6 +18,7 @@ import (
 	"github.com/tradle/cloudpal"
 	"github.com/tradle/cloudpal/center/api"
 	host "github.com/tradle/cloudpal/compute/api"
+	"github.com/tradle/cloudpal/crowd"
 )
 
 const (
@@ -72,9 +73,9 @@ func (c *Center) Serve(ctx context.Context, listeners ...net.Listener) error {
 		ErrorLog: slog.NewLogLogger(c.log.Handler(), slog.LevelDebug),
 	}
 	served := make(chan error, len(listeners))
-	crowd := newCrowd()
+	guests := crowd.New(maxConns, maxSourceConns)
 	for _, l := range listeners {
-		go func() { served <- server.ServeTLS(listener{l, crowd}, "", "") }()
+		go func() { served <- server.ServeTLS(guests.Listener(l), "", "") }()
 	}
 	select {
 	case <-ctx.Done():

@@ -15,7 +15,6 @@ import (
 	"math/big"
 	"net"
 	"net/http"
-	"net/netip"
 	"os"
 	"strings"
 	"testing"
@@ -375,78 +374,6 @@ func TestGate(t *testing.T) {
 			t.Errorf("%d accounts are remembered later", len(g.visitors))
 		}
 	})
-}
-
-// Connections are counted by where they come from.
-func TestListener(t *testing.T) {
-	t.Parallel()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	crowd := newCrowd()
-	bounded := listener{l, crowd}
-	defer bounded.Close()
-	accepted := make(chan net.Conn, maxSourceConns+1)
-	go func() {
-		for {
-			c, err := bounded.Accept()
-			if err != nil {
-				return
-			}
-			accepted <- c
-		}
-	}()
-	dial := func() net.Conn {
-		c, err := net.Dial("tcp", l.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { c.Close() })
-		return c
-	}
-	for range maxSourceConns {
-		dial()
-	}
-	eventually(t, "all are let in", func() bool { return len(accepted) == maxSourceConns })
-	extra := dial()
-	extra.SetDeadline(time.Now().Add(10 * time.Second))
-	if _, err := extra.Read(make([]byte, 1)); !errors.Is(err, io.EOF) && !isReset(err) {
-		t.Errorf("one more: %v, want it closed", err)
-	}
-	one := <-accepted
-	one.Close()
-	one.Close() // counts once
-	dial()
-	eventually(t, "there is room again", func() bool { return len(accepted) == maxSourceConns })
-	crowd.mu.Lock()
-	defer crowd.mu.Unlock()
-	if crowd.all > maxSourceConns {
-		t.Errorf("%d connections are counted, want %d", crowd.all, maxSourceConns)
-	}
-}
-
-func isReset(err error) bool {
-	var n *net.OpError
-	return errors.As(err, &n) && !n.Timeout()
-}
-
-func TestSource(t *testing.T) {
-	t.Parallel()
-	for addr, want := range map[string]string{
-		"203.0.113.5:1":             "203.0.113.5/32",
-		"[::ffff:203.0.113.5]:1":    "203.0.113.5/32",
-		"[2001:db8:1:2:3:4:5:6]:99": "2001:db8:1:2::/64",
-		"[fe80::1%eth0]:1":          "fe80::/64",
-	} {
-		a, err := netip.ParseAddrPort(addr)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := source(net.TCPAddrFromAddrPort(a)); got.String() != want {
-			t.Errorf("source of %s is %v, want %s", addr, got, want)
-		}
-	}
 }
 
 // Slow clients are cut off: in the handshake, in the header, in the body.

@@ -24,6 +24,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/tradle/cloudpal"
+	"github.com/tradle/cloudpal/crowd"
 	"github.com/tradle/cloudpal/mint/api"
 	"github.com/tradle/cloudpal/mint/books"
 	"github.com/tradle/cloudpal/ticket"
@@ -130,7 +131,7 @@ func (c child) run() error {
 	if err != nil {
 		return err
 	}
-	m.gate.quotes = rate.Inf // the crowd is of one source
+	m.gate.quotes = crowd.NewRates(rate.Inf, 1) // all are of one source
 	cert, err := Certificate(tlsKey())
 	if err != nil {
 		return err
@@ -171,8 +172,8 @@ func (c *child) start(t *testing.T) *exec.Cmd {
 	return cmd
 }
 
-// A crowd are persons and centers that use a mint while it is killed.
-type crowd struct {
+// The users are persons and centers that use a mint while it is killed.
+type users struct {
 	testing.TB
 	client *api.Client
 	done   atomic.Int64 // things that were done
@@ -185,7 +186,7 @@ type crowd struct {
 }
 
 // until asks the same until there is an answer: what got lost is asked again.
-func until[A any](c *crowd, ask func(ctx context.Context) (A, error)) (A, error) {
+func until[A any](c *users, ask func(ctx context.Context) (A, error)) (A, error) {
 	for {
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		a, err := ask(ctx)
@@ -203,7 +204,7 @@ func until[A any](c *crowd, ask func(ctx context.Context) (A, error)) (A, error)
 	}
 }
 
-// testKilled kills a mint at random instants, while a crowd uses it, and counts: not a
+// testKilled kills a mint at random instants, while users use it, and counts: not a
 // unit is lost, and none is made.
 func testKilled(t *testing.T, e engine) {
 	const kills, crowdSize = 12, 6
@@ -224,12 +225,12 @@ func testKilled(t *testing.T, e engine) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	all := &crowd{TB: t, client: client, holds: map[ticket.Serial]ticket.Ticket{}, owed: map[ticket.CenterID]ticket.Units{}}
+	all := &users{TB: t, client: client, holds: map[ticket.Serial]ticket.Ticket{}, owed: map[ticket.CenterID]ticket.Units{}}
 	ending := make(chan struct{})
 	var crowded sync.WaitGroup
 	for i := range crowdSize {
 		crowded.Go(func() {
-			p := &walker{crowd: all, rnd: rand.New(rand.NewPCG(seed, uint64(100+i))), seed: ticket.Seed(sha256.Sum256(fmt.Append(nil, seed, i)))}
+			p := &walker{users: all, rnd: rand.New(rand.NewPCG(seed, uint64(100+i))), seed: ticket.Seed(sha256.Sum256(fmt.Append(nil, seed, i)))}
 			for {
 				select {
 				case <-ending:
@@ -258,7 +259,7 @@ func testKilled(t *testing.T, e engine) {
 }
 
 // count counts: what was bought is what people hold and centers are owed.
-func (c *crowd) count(from *child) {
+func (c *users) count(from *child) {
 	c.Helper()
 	b, err := books.Open(context.Background(), from.Place)
 	if err != nil {
@@ -302,9 +303,9 @@ func (c *crowd) count(from *child) {
 	c.Logf("%d things done, %d units bought, %d held, %d owed, %d second spendings refused", c.done.Load(), c.bought, held, owed, c.cheats)
 }
 
-// A walker is one of the crowd.
+// A walker is one of the users.
 type walker struct {
-	*crowd
+	*users
 	rnd  *rand.Rand
 	seed ticket.Seed
 	n    uint64
@@ -378,18 +379,18 @@ func (w *walker) buy() {
 	w.n++
 	seed := sha256.Sum256(fmt.Append(w.seed[:], w.n))
 	lock := ed25519.NewKeyFromSeed(seed[:])
-	q, err := until(w.crowd, func(ctx context.Context) (api.Quote, error) {
+	q, err := until(w.users, func(ctx context.Context) (api.Quote, error) {
 		return w.client.Quote(ctx, api.QuoteRequest{Method: "purse", Pack: pack.Name, Lock: public(lock)})
 	})
 	if err == nil {
-		_, err = until(w.crowd, func(ctx context.Context) (api.Quote, error) { return w.client.Pay(ctx, q.ID, fmt.Sprintf("%x", seed)) })
+		_, err = until(w.users, func(ctx context.Context) (api.Quote, error) { return w.client.Pay(ctx, q.ID, fmt.Sprintf("%x", seed)) })
 	}
 	if err != nil {
 		w.fail("buy", err)
 		return
 	}
 	h := w.hand(q.Tickets...)
-	signed, err := until(w.crowd, func(ctx context.Context) ([][]byte, error) { return w.client.Issue(ctx, q.ID, h.outputs, lock) })
+	signed, err := until(w.users, func(ctx context.Context) ([][]byte, error) { return w.client.Issue(ctx, q.ID, h.outputs, lock) })
 	if err != nil {
 		w.fail("issue", err)
 		return
@@ -413,7 +414,7 @@ func (w *walker) swap() {
 	for _, t := range two {
 		spends = append(spends, t.Sign(ticket.SwapContract{Outputs: h.digest()}))
 	}
-	signed, err := until(w.crowd, func(ctx context.Context) ([][]byte, error) { return w.client.Swap(ctx, spends, h.outputs) })
+	signed, err := until(w.users, func(ctx context.Context) ([][]byte, error) { return w.client.Swap(ctx, spends, h.outputs) })
 	if err != nil {
 		w.fail("swap", err)
 		return
@@ -453,7 +454,7 @@ func (w *walker) pay() {
 	for i := range sides {
 		together.Go(func() {
 			s := &sides[i]
-			_, s.err = until(w.crowd, func(ctx context.Context) (api.Receipt, error) {
+			_, s.err = until(w.users, func(ctx context.Context) (api.Receipt, error) {
 				return s.till.Deposit(ctx, s.slip.contract, s.slip.spend)
 			})
 		})
@@ -495,7 +496,7 @@ func (w *walker) settle(k *ticket.Key, c *till, s slip) {
 		return
 	}
 	units := ticket.Units(1 + w.rnd.IntN(int(k.Denomination)-1))
-	signed, err := until(w.crowd, func(ctx context.Context) ([][]byte, error) { return w.client.Refund(ctx, c.refund(s, units)) })
+	signed, err := until(w.users, func(ctx context.Context) ([][]byte, error) { return w.client.Refund(ctx, c.refund(s, units)) })
 	if err != nil {
 		w.fail("refund", err)
 		return

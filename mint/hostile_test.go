@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/tradle/cloudpal"
+	"github.com/tradle/cloudpal/crowd"
 	"github.com/tradle/cloudpal/mint/api"
 	"github.com/tradle/cloudpal/ticket"
 )
@@ -203,7 +204,7 @@ func TestLogIsQuiet(t *testing.T) {
 
 func FuzzRequests(f *testing.F) {
 	h := newHouse(f, lite)
-	h.gate.quotes = 1 << 30
+	h.gate.quotes = crowd.NewRates(1<<30, 1<<30)
 	handler := h.Handler()
 	paths := []string{"/v1/quotes", "/v1/issue", "/v1/swap", "/v1/deposits", "/v1/refunds", "/v1/disputes", "/v1/restore", "/v1/free", "/v1/quotes/x/pay"}
 	for i := range paths {

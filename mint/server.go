@@ -11,7 +11,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/netip"
 	"path"
 	"runtime/debug"
 	"strconv"
@@ -19,6 +18,7 @@ import (
 	"time"
 
 	"github.com/tradle/cloudpal"
+	"github.com/tradle/cloudpal/crowd"
 	"github.com/tradle/cloudpal/mint/api"
 	"github.com/tradle/cloudpal/ticket"
 )
@@ -65,7 +65,7 @@ func (m *Mint) Serve(ctx context.Context, l net.Listener, cert tls.Certificate, 
 	}
 	served := make(chan error, 1)
 	go func() {
-		served <- server.ServeTLS(&listener{Listener: l, count: map[netip.Prefix]int{}}, "", "")
+		served <- server.ServeTLS(crowd.New(maxConns, maxSourceConns).Listener(l), "", "")
 	}()
 	var err error
 	select {
@@ -133,14 +133,14 @@ func (m *Mint) Handler() http.Handler {
 		return onEpoch(q, func(e ticket.Epoch) ([]byte, error) { return m.Bundle(q.Context(), e) })
 	})
 	handle("POST /v1/quotes", func(q call) (any, error) {
-		if !m.gate.quote(q.RemoteAddr) {
+		if !m.gate.quotes.Allow(q.RemoteAddr, m.Now()) {
 			return nil, refuse(cloudpal.Busy, "ask for fewer quotes")
 		}
 		return take(q, m.Quote)
 	})
 	handle("GET /v1/quotes/{id}", func(q call) (any, error) { return m.Look(q.Context(), q.PathValue("id")) })
 	handle("POST /v1/quotes/{id}/pay", func(q call) (any, error) {
-		if !m.gate.quote(q.RemoteAddr) {
+		if !m.gate.quotes.Allow(q.RemoteAddr, m.Now()) {
 			return nil, refuse(cloudpal.Busy, "pay less often")
 		}
 		return take(q, func(ctx context.Context, r api.PayRequest) (api.Quote, error) {
@@ -148,7 +148,7 @@ func (m *Mint) Handler() http.Handler {
 		})
 	})
 	handle("POST /v1/free", func(q call) (any, error) {
-		if !m.gate.quote(q.RemoteAddr) {
+		if !m.gate.quotes.Allow(q.RemoteAddr, m.Now()) {
 			return nil, refuse(cloudpal.Busy, "ask for fewer quotes")
 		}
 		return take(q, m.Free)

@@ -6,14 +6,12 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
-	"net/netip"
 	"strings"
 	"sync"
 	"time"
 
-	"golang.org/x/time/rate"
-
 	"github.com/tradle/cloudpal"
+	"github.com/tradle/cloudpal/crowd"
 )
 
 const (
@@ -23,7 +21,6 @@ const (
 
 	perSecond = 5  // questions of one network
 	burst     = 60 // of them at once: a wallet restores by many
-	maxKnown  = 1 << 16
 )
 
 // A Relay passes sealed questions on to one mint's gateway, and sealed answers back.
@@ -37,9 +34,7 @@ type Relay struct {
 	by      http.RoundTripper
 	now     func() time.Time
 	room    chan struct{}
-
-	mu     sync.Mutex
-	limits map[netip.Prefix]*rate.Limiter
+	rates   *crowd.Rates
 
 	getting sync.Mutex // held while the keys are got
 	keys    []byte
@@ -52,7 +47,7 @@ type Relay struct {
 // by a transport.
 func NewRelay(gateway string, by http.RoundTripper, now func() time.Time) *Relay {
 	return &Relay{gateway: strings.TrimSuffix(gateway, "/"), by: by, now: now,
-		room: make(chan struct{}, maxAtOnce), limits: map[netip.Prefix]*rate.Limiter{}}
+		room: make(chan struct{}, maxAtOnce), rates: crowd.NewRates(perSecond, burst)}
 }
 
 // ServeHTTP implements http.Handler.
@@ -62,7 +57,7 @@ func (l *Relay) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusNotFound, cloudpal.NotExist)
 		return
 	}
-	if !l.allow(r.RemoteAddr) {
+	if !l.rates.Allow(r.RemoteAddr, l.now()) {
 		w.Header().Set("Retry-After", "10")
 		refuse(w, http.StatusTooManyRequests, cloudpal.Busy)
 		return
@@ -82,47 +77,6 @@ func (l *Relay) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if sealed, ok := readSealed(w, r, requestType); ok {
 		l.pass(ctx, w, sealed)
-	}
-}
-
-// allow limits each network that asks.
-func (l *Relay) allow(addr string) bool {
-	from, err := netip.ParseAddrPort(addr)
-	if err != nil {
-		return true // a Unix socket, say: whoever listens there limits
-	}
-	ip, bits := from.Addr().Unmap(), 32
-	if ip.Is6() {
-		bits = 48
-	}
-	network, err := ip.WithZone("").Prefix(bits)
-	if err != nil {
-		return false
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	limit := l.limits[network]
-	if limit == nil {
-		l.sweepLocked()
-		limit = rate.NewLimiter(perSecond, burst)
-		l.limits[network] = limit
-	}
-	return limit.AllowN(l.now(), 1)
-}
-
-// sweepLocked forgets networks that asked nothing for a while, before there are too
-// many.
-func (l *Relay) sweepLocked() {
-	if len(l.limits) < maxKnown {
-		return
-	}
-	for network, limit := range l.limits {
-		if limit.TokensAt(l.now()) >= burst {
-			delete(l.limits, network)
-		}
-	}
-	if len(l.limits) >= maxKnown {
-		clear(l.limits)
 	}
 }
 
