@@ -150,6 +150,7 @@ var testsMayImport = map[string]string{
 	"identity":             "pgregory.net/rapid",
 	"mint/audit":           "mint mint/books mint/keylog mint/payment ticket/ledger ticket/signer github.com/transparency-dev/formats golang.org/x/mod pgregory.net/rapid",
 	"mint/keylog":          "github.com/transparency-dev/merkle pgregory.net/rapid",
+	"mint/signing/vault":   "test/apart",
 	"mint/payment/btcpay":  "test/shop",
 	"mint/payment/card":    "test/postgres test/shop github.com/jackc/pgx/v5 modernc.org/sqlite",
 	"mint/payment/voucher": "test/postgres github.com/jackc/pgx/v5 modernc.org/sqlite",

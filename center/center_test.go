@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -557,6 +558,9 @@ func withCore(t *testing.T, addr string, adjust ...func(*Config)) (*place, func(
 	h.addr = netip.MustParseAddr(addr)
 	l, err := net.Listen("tcp", net.JoinHostPort(addr, "7460"))
 	if err != nil {
+		if runtime.GOOS == "linux" {
+			t.Fatal(err)
+		}
 		t.Skipf("this system's loopback has no %s: %v", addr, err)
 	}
 	var answer atomic.Pointer[http.HandlerFunc]

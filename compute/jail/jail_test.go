@@ -532,7 +532,7 @@ func TestV2ProcessIsInItsGroupFromTheStart(t *testing.T) {
 	require(t)
 	mount := t.TempDir()
 	if err := unix.Mount("jail-test", mount, "cgroup2", 0, ""); err != nil {
-		t.Skipf("this kernel has no cgroup2: %v", err)
+		apart.Skip(t, "needs cgroup2 in the kernel: "+err.Error())
 	}
 	t.Cleanup(func() { unix.Unmount(mount, unix.MNT_DETACH) })
 	dir := filepath.Join(mount, fmt.Sprintf("jail-test-%d", os.Getpid()))

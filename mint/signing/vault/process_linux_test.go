@@ -28,6 +28,7 @@ import (
 
 	"github.com/tradle/cloudpal"
 	"github.com/tradle/cloudpal/mint/signing"
+	"github.com/tradle/cloudpal/test/apart"
 	"github.com/tradle/cloudpal/ticket"
 )
 
@@ -334,9 +335,7 @@ func TestCaptiveCanDoNothing(t *testing.T) {
 // Only the mint's user is answered: not another, and not root either.
 func TestStrangersAreNotAnswered(t *testing.T) {
 	t.Parallel()
-	if os.Getuid() != 0 {
-		t.Skip("only root can be several users")
-	}
+	apart.Root(t, "it is several users")
 	binary := copyOfSelf(t)
 	for _, c := range []struct {
 		mint, who int
@@ -433,9 +432,7 @@ func TestOneSignerForASocket(t *testing.T) {
 // Nobody of the same user can look into it.
 func TestNotTraceable(t *testing.T) {
 	t.Parallel()
-	if os.Getuid() != 0 {
-		t.Skip("only root can be several users")
-	}
+	apart.Root(t, "it is several users")
 	binary := copyOfSelf(t)
 	as := &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 12347, Gid: 12347}}
 	h := newHouse(t)
