@@ -17,6 +17,8 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+
+	"github.com/tradle/cloudpal/test/world"
 )
 
 // A figure is one row: ours beside another's.
@@ -79,17 +81,22 @@ func main() {
 		}
 		return
 	}
-	names := []string{"compute", "network", "data", "tickets"}
-	var only []string
-	if len(os.Args) > 1 {
-		names, only = os.Args[1:2], os.Args[2:]
+	os.Exit(world.Finish(runAreas(os.Args[1:])))
+}
+
+// runAreas measures all areas, or some figures of one, and returns the exit status.
+func runAreas(args []string) int {
+	names, only := []string{"compute", "network", "data", "tickets"}, []string(nil)
+	if len(args) > 0 {
+		names, only = args[:1], args[1:]
 	}
 	for _, area := range names {
 		if err := runArea(area, only); err != nil {
 			fmt.Fprintln(os.Stderr, "bench:", err)
-			os.Exit(1)
+			return 1
 		}
 	}
+	return 0
 }
 
 func runArea(area string, only []string) error {

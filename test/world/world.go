@@ -137,8 +137,8 @@ func Binaries() (string, error) { return build() }
 // Main runs a package's tests and removes what they shared.
 func Main(m *testing.M) { os.Exit(Finish(m.Run())) }
 
-// Finish removes what a package's tests shared, where more is to be done
-// after them than Main does.
+// Finish removes what a package's tests shared, where they are not run by Main,
+// and returns the exit status that it is given.
 func Finish(code int) int {
 	os.RemoveAll(binaries)
 	return code
