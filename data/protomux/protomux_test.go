@@ -474,14 +474,14 @@ func TestBothAnswer(t *testing.T) {
 		const asks, size = 300, 1 << 10
 		wa, wb := wires(4 << 10)
 		limits := Limits{Queue: 8 << 10}
-		sides := []*peer{run(t, NewLimited(wa, limits)), run(t, NewLimited(wb, limits))}
+		muxes := []*Mux{NewLimited(wa, limits), NewLimited(wb, limits)}
 		var all sync.WaitGroup
-		for _, side := range sides {
+		for _, m := range muxes { // both open before either runs, who would reject the other's
 			all.Add(asks)
 			lock := make(chan bool, 1) // a mutex would not let time pass
 			ready := make(chan bool)
 			var c *Channel
-			c = open(t, side.Mux, ChannelOptions{Protocol: "x",
+			c = open(t, m, ChannelOptions{Protocol: "x",
 				OnOpen: func([]byte) error { close(ready); return nil },
 				OnMessage: func(typ uint64, payload []byte) error {
 					lock <- true
@@ -501,6 +501,7 @@ func TestBothAnswer(t *testing.T) {
 				}
 			}()
 		}
+		sides := []*peer{run(t, muxes[0]), run(t, muxes[1])}
 		all.Wait()
 		for _, side := range sides {
 			side.Destroy(nil)
