@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"sync"
 
@@ -62,15 +63,12 @@ func (d *Drive) Reclaim(ctx context.Context, since uint64) error {
 func (d *Drive) used(ctx context.Context, blobs *hyperblobs.Blobs, since uint64) ([]hyperblobs.Span, error) {
 	now := d.Snapshot()
 	defer now.Close()
-	live, later, err := now.replay(ctx, since)
+	had, err := now.replay(ctx, since)
 	if err != nil {
 		return nil, err
 	}
-	for _, id := range live {
-		later = append(later, id)
-	}
 	var spans []hyperblobs.Span
-	for _, id := range later {
+	for _, id := range slices.AppendSeq(had.later, maps.Values(had.live)) {
 		more, err := blobs.Spans(ctx, id)
 		if err != nil {
 			return nil, err
@@ -80,11 +78,17 @@ func (d *Drive) used(ctx context.Context, blobs *hyperblobs.Blobs, since uint64)
 	return merge(spans), nil
 }
 
-// replay goes through the drive's history, and returns the content that names
-// had at a version, and that which they got later. The tree of that version is
-// not asked: within a batch it is not all there.
-func (d *Drive) replay(ctx context.Context, version uint64) (live map[string]hyperblobs.ID, later []hyperblobs.ID, err error) {
-	live = map[string]hyperblobs.ID{}
+// A past is the content that the names of a drive had.
+type past struct {
+	live  map[string]hyperblobs.ID // at a version
+	end   uint64                   // of all content until that version
+	later []hyperblobs.ID          // since
+}
+
+// replay goes through the drive's history. The tree of the version is not
+// asked: within a batch it is not all there.
+func (d *Drive) replay(ctx context.Context, version uint64) (past, error) {
+	had := past{live: map[string]hyperblobs.ID{}}
 	for op, err := range d.files.History(ctx, hyperbee.Span{}) {
 		var e Entry
 		if err == nil && !op.Deleted {
@@ -92,17 +96,18 @@ func (d *Drive) replay(ctx context.Context, version uint64) (live map[string]hyp
 		}
 		switch {
 		case err != nil:
-			return nil, nil, err
+			return past{}, err
 		case op.Seq < version:
-			delete(live, string(op.Key))
+			delete(had.live, string(op.Key))
 			if e.Blob != nil {
-				live[string(op.Key)] = *e.Blob
+				had.live[string(op.Key)] = *e.Blob
+				had.end = max(had.end, e.Blob.End())
 			}
 		case e.Blob != nil:
-			later = append(later, *e.Blob)
+			had.later = append(had.later, *e.Blob)
 		}
 	}
-	return live, later, nil
+	return had, nil
 }
 
 // merge orders spans and joins those that meet.
@@ -145,9 +150,11 @@ func (d *Drive) Truncate(ctx context.Context, version uint64) error {
 	return d.content.core.Truncate(length)
 }
 
-// contentLength returns how long the log of content must be for a version.
-func (d *Drive) contentLength(ctx context.Context, version uint64) (length uint64, err error) {
-	live, _, err := d.replay(ctx, version)
+// contentLength returns how long the log of content must be for a version and
+// those before it. (The original counts that version alone: what is written
+// next then takes the place of what older versions had.)
+func (d *Drive) contentLength(ctx context.Context, version uint64) (uint64, error) {
+	had, err := d.replay(ctx, version)
 	if err != nil {
 		return 0, err
 	}
@@ -167,16 +174,15 @@ func (d *Drive) contentLength(ctx context.Context, version uint64) (length uint6
 		if e.Blob == nil {
 			continue
 		}
-		if live[string(found.Key)] != *e.Blob {
+		if had.live[string(found.Key)] != *e.Blob {
 			return 0, errWithinBatch
 		}
-		length = max(length, e.Blob.End())
-		delete(live, string(found.Key))
+		delete(had.live, string(found.Key))
 	}
-	if len(live) > 0 {
+	if len(had.live) > 0 {
 		return 0, errWithinBatch
 	}
-	return length, nil
+	return had.end, nil
 }
 
 var errWithinBatch = cloudpal.E("", cloudpal.Invalid, errors.New("the version is within a batch"))

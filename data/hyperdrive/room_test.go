@@ -129,6 +129,24 @@ func TestTruncate(t *testing.T) {
 	}
 }
 
+// TestTruncateKeepsWhatOlderVersionsHave writes after a truncation to a version
+// that no longer has what an older one has.
+func TestTruncateKeepsWhatOlderVersionsHave(t *testing.T) {
+	d := newTestDrive(t)
+	put(t, d, "/a", "old")
+	older := d.Version()
+	must(t, d.Delete(ctx, "/a"))
+	v := d.Version()
+	put(t, d, "/b", "gone")
+	must(t, d.Truncate(ctx, v))
+	put(t, d, "/c", "new")
+	old := d.Checkout(older)
+	defer old.Close()
+	if got, err := old.Get(ctx, "/a"); err != nil || string(got) != "old" {
+		t.Errorf("the older version has %q, %v", got, err)
+	}
+}
+
 func TestPurge(t *testing.T) {
 	s := newStore(t)
 	d, err := New(s, Options{})
