@@ -2,12 +2,14 @@ package hyperdrive
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -259,7 +261,9 @@ func modelOf(t *rapid.T, d *Drive, e Entry) string {
 	if e.IsLink() {
 		return "->" + e.Linkname
 	}
-	r, err := d.EntryReader(ctx, e)
+	limited, cancel := context.WithTimeout(ctx, 20*time.Second) // what is gone is not waited for
+	defer cancel()
+	r, err := d.EntryReader(limited, e)
 	ok(t, err)
 	defer r.Close()
 	var buf bytes.Buffer
