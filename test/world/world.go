@@ -228,6 +228,7 @@ func (w *World) end() {
 	}
 	if w.TB.Failed() {
 		w.TB.Logf("agent's log:\n%s", w.AgentLog())
+		w.logVMs()
 	}
 	if w.agent != nil {
 		w.KillAgent()
@@ -237,6 +238,25 @@ func (w *World) end() {
 	os.RemoveAll(w.Run)
 	exec.Command("ip", "netns", "del", w.netns).Run()
 	w.removeGroups()
+}
+
+// logVMs tells what each VM is and was, for whoever looks for the reason of a
+// failure.
+func (w *World) logVMs() {
+	if w.API == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	vms, err := w.API.VMs(ctx)
+	if err != nil {
+		w.TB.Logf("the agent does not tell of its VMs: %v", err)
+	}
+	for _, v := range vms {
+		events, _ := w.API.Events(ctx, v.Name, 0, 0)
+		console, _ := w.API.Console(ctx, v.Name)
+		w.TB.Logf("VM %+v\nevents: %+v\nits console's end:\n%s", v, events, console[max(0, len(console)-4000):])
+	}
 }
 
 // killVMs ends the processes that live in the world's run directory.
