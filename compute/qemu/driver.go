@@ -204,6 +204,7 @@ func (d *Driver) Attach(ctx context.Context, s compute.Spec, p compute.Process) 
 		m.disconnect()
 		return nil, cloudpal.E(op, "", err)
 	}
+	m.attached = true
 	m.follow()
 	return m, nil
 }

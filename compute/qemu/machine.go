@@ -29,6 +29,8 @@ type machine struct {
 	done chan struct{}
 	exit compute.Exit // valid after done
 
+	attached bool // it may be in the middle of what another run of the program began
+
 	mu        sync.Mutex
 	suspended bool
 	shutdown  string // the reason of QEMU's SHUTDOWN event
@@ -169,12 +171,22 @@ func (m *machine) drain() {
 	}
 }
 
-// Run lets the vCPUs go.
+// Run lets the vCPUs go. A process that was taken over may still be writing a
+// snapshot, at whose end it would stop them again, and forgets it first.
 func (m *machine) Run(ctx context.Context) error {
-	if _, err := m.qmp.run(ctx, command{Execute: "cont"}); err != nil {
+	run := m.cont
+	if m.attached {
+		run = m.cancelAndRun
+	}
+	if err := run(ctx); err != nil {
 		return cloudpal.E("run "+m.spec.Name, "", err)
 	}
 	return nil
+}
+
+func (m *machine) cont(ctx context.Context) error {
+	_, err := m.qmp.run(ctx, command{Execute: "cont"})
+	return err
 }
 
 // Suspend stops the vCPUs, writes the device state to state and ends the
@@ -222,21 +234,22 @@ func (m *machine) runOn() error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), runOnWait)
 	defer cancel()
-	_, err := m.qmp.run(ctx, command{Execute: "migrate_cancel"})
-	if err == nil {
-		err = m.tryRun(ctx)
-	}
+	err := m.cancelAndRun(ctx)
 	if err != nil {
 		err = errors.Join(err, m.Kill())
 	}
 	return err
 }
 
-// tryRun lets the vCPUs go as soon as QEMU allows it: not while a migration is
-// being finalized, which it does after it has said how that ended.
-func (m *machine) tryRun(ctx context.Context) error {
+// cancelAndRun gives up the writing of a snapshot, if there is any, and lets
+// the vCPUs go as soon as QEMU allows it: not while a migration is being
+// finalized, which it does after it has said how that ended.
+func (m *machine) cancelAndRun(ctx context.Context) error {
+	if _, err := m.qmp.run(ctx, command{Execute: "migrate_cancel"}); err != nil {
+		return err
+	}
 	for {
-		err := m.Run(ctx)
+		err := m.cont(ctx)
 		if err == nil || ctx.Err() != nil {
 			return err
 		}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -300,6 +301,33 @@ func TestMachineEnds(t *testing.T) {
 			t.Error("another process of the same number is taken for it")
 		}
 		m = again
+	})
+	t.Run("another run of the program finds it while it writes a snapshot", func(t *testing.T) {
+		here, there, err := os.Pipe()
+		must(t, err)
+		defer here.Close()
+		_, err = unix.FcntlInt(there.Fd(), unix.F_SETPIPE_SZ, 4096) // which holds less than the snapshot
+		must(t, err)
+		_, err = m.(*machine).qmp.run(t.Context(),
+			command{Execute: "getfd", Arguments: map[string]any{"fdname": stateFD}, file: there},
+			command{Execute: "stop"},
+			command{Execute: "migrate", Arguments: map[string]any{"uri": "fd:" + stateFD}})
+		must(t, err)
+		must(t, there.Close())
+		m.(*machine).disconnect()
+		if m, err = r.driver.Attach(t.Context(), r.spec(), m.Process()); err != nil {
+			t.Fatal(err)
+		}
+		written := make(chan error, 1)
+		go func() {
+			_, err := io.Copy(io.Discard, here)
+			written <- err
+		}()
+		must(t, m.Run(t.Context()))
+		must(t, <-written)
+		if got := r.get("/"); got == "" {
+			t.Error("the guest does not answer")
+		}
 	})
 	t.Run("a guest that powers off", func(t *testing.T) {
 		must(t, r.ctl.PowerOff(t.Context()))
