@@ -46,7 +46,19 @@ func (h *Host) recover(ctx context.Context) error {
 		}
 	}
 	h.sweepDriver()
-	return errors.Join(h.finishRemovals(), h.sweepRunDir(), h.net.Sweep())
+	return errors.Join(h.finishRemovals(), h.sweepVolumes(), h.sweepRunDir(), h.net.Sweep())
+}
+
+// sweepVolumes removes volumes that were being made.
+func (h *Host) sweepVolumes() error {
+	dir := filepath.Join(h.cfg.StateDir, "volumes")
+	entries, err := os.ReadDir(dir)
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), newVolume) {
+			err = errors.Join(err, os.Remove(filepath.Join(dir, e.Name())))
+		}
+	}
+	return err
 }
 
 // A sweeper is a driver whose processes leave something behind when they end and

@@ -270,11 +270,18 @@ func TestRecoverRemovesWhatWasBeingMadeOrRemoved(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	volumes := filepath.Join(h.cfg.StateDir, "volumes")
+	for _, name := range []string{"v.img", newVolume + "half"} {
+		if err := os.WriteFile(filepath.Join(volumes, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if err := h.recover(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	onlyThese(t, vms, "a")
 	onlyThese(t, naps, "a")
+	onlyThese(t, volumes, "v.img")
 }
 
 func TestRecoverRemovesAVMThatWasToGoWithItsProcess(t *testing.T) {

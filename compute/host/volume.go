@@ -21,6 +21,9 @@ const (
 	rawExt    = ".raw" // the guest knows
 )
 
+// newVolume begins the name of a volume that is being made.
+const newVolume = ".new-"
+
 // volumePath is where a named volume is kept.
 func (h *Host) volumePath(m api.Mount) string {
 	ext := volumeExt
@@ -40,7 +43,7 @@ func (h *Host) ensureVolume(ctx context.Context, m api.Mount, size int64) error 
 	if exists(h.volumePath(api.Mount{Volume: m.Volume, Raw: !m.Raw})) {
 		return wrongVolume(m)
 	}
-	tmp := filepath.Join(filepath.Dir(file), ".new-"+m.Volume)
+	tmp := filepath.Join(filepath.Dir(file), newVolume+m.Volume)
 	if err := os.RemoveAll(tmp); err != nil {
 		return err
 	}
