@@ -45,10 +45,13 @@ func (c *cli) dataVerify(k kind) *cobra.Command {
 
 func (c *cli) audit(ctx context.Context, t *thing, cores []*hypercore.Core) error {
 	v := verified{Name: t.name(), Key: t.core.Key().String()}
-	b := c.progress(ctx, "checking", 0, countOf("parts"))
-	for i, core := range cores {
-		b.set(int64(i), int64(len(cores)))
-		a, err := core.Audit(ctx)
+	var here uint64
+	for _, core := range cores {
+		here += core.Info().Blocks
+	}
+	b := c.progress(ctx, "checking", int64(here), countOf("blocks"))
+	for _, core := range cores {
+		a, err := core.Audit(ctx, func(a hypercore.Audit) { b.set(int64(v.Here+a.Blocks), int64(here)) })
 		if err != nil {
 			b.end()
 			return err
@@ -57,6 +60,7 @@ func (c *cli) audit(ctx context.Context, t *thing, cores []*hypercore.Core) erro
 		v.Here += a.Blocks
 		v.Bytes += a.Bytes
 		v.Faults = append(v.Faults, a.Faults...)
+		b.set(int64(v.Here), int64(here))
 	}
 	b.end()
 	v.Good = len(v.Faults) == 0

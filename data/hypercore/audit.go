@@ -40,15 +40,16 @@ func (a *Audit) fault(format string, args ...any) {
 // that the bitfield says is here against its leaf, each node of the tree against
 // those below it, the roots against the signature. It reads everything, also
 // what is in memory, from disk, and lets the core be used meanwhile. What takes
-// time is what is here, however long the log is. The error is that of ctx or of
-// the store; a disk that cannot read something is a fault.
-func (c *Core) Audit(ctx context.Context) (Audit, error) {
+// time is what is here, however long the log is; progress, which may be nil, is
+// told now and then how far it is. The error is that of ctx or of the store; a
+// disk that cannot read something is a fault.
+func (c *Core) Audit(ctx context.Context, progress func(Audit)) (Audit, error) {
 	if err := c.check("audit"); err != nil {
 		return Audit{}, err
 	}
 	l := c.log
 	l.mu.RLock()
-	a := auditor{log: l, head: l.head, view: l.core.View()}
+	a := auditor{log: l, head: l.head, view: l.core.View(), progress: progress}
 	contiguous := l.bits.contiguous
 	l.mu.RUnlock()
 	defer a.view.Close()
@@ -65,6 +66,8 @@ type auditor struct {
 	view  *storage.View
 	buf   []byte
 	audit Audit
+
+	progress func(Audit)
 }
 
 func (a *auditor) run(ctx context.Context, contiguous uint64) error {
@@ -127,10 +130,18 @@ func (a *auditor) checkPage(ctx context.Context, contiguous, index uint64, p *st
 	return nil
 }
 
+// auditStep is after how many blocks an audit tells how far it is, and may end.
+const auditStep = 256
+
 func (a *auditor) checkBlocks(ctx context.Context, start, end uint64) error {
 	for i := start; i < end; i++ {
-		if i&255 == 0 && ctx.Err() != nil {
-			return cloudpal.E("", cloudpal.Timeout, ctx.Err())
+		if i%auditStep == 0 {
+			if ctx.Err() != nil {
+				return cloudpal.E("", cloudpal.Timeout, ctx.Err())
+			}
+			if a.progress != nil {
+				a.progress(a.audit)
+			}
 		}
 		if err := a.checkBlock(i); err != nil {
 			return err
@@ -233,5 +244,5 @@ func auditStored(ctx context.Context, s *storage.Store, d [32]byte) (Audit, erro
 		return Audit{}, err
 	}
 	defer c.Close()
-	return c.Audit(ctx)
+	return c.Audit(ctx, nil)
 }

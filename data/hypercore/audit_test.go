@@ -3,6 +3,7 @@ package hypercore_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -111,7 +112,22 @@ func TestAuditEnds(t *testing.T) {
 	appendAll(t, c, "a")
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := c.Audit(ctx); !errors.Is(err, cloudpal.Timeout) || !errors.Is(err, context.Canceled) {
+	if _, err := c.Audit(ctx, nil); !errors.Is(err, cloudpal.Timeout) || !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v, want %v", err, cloudpal.Timeout)
+	}
+}
+
+func TestAuditTellsHowFarItIs(t *testing.T) {
+	c := create(t, newStore(t), hypercore.Options{})
+	for range 4 {
+		appendAll(t, c, make([]string, 500)...)
+	}
+	var told []uint64
+	a, err := c.Audit(t.Context(), func(a hypercore.Audit) { told = append(told, a.Blocks) })
+	if err != nil || !a.Good() {
+		t.Fatal(a, err)
+	}
+	if len(told) < 4 || !slices.IsSorted(told) || told[len(told)-1] < a.Blocks/2 {
+		t.Errorf("of %d blocks, it told of %d", a.Blocks, told)
 	}
 }

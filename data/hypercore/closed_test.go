@@ -54,7 +54,7 @@ func all(t *testing.T, c, snap *hypercore.Core) map[string]func() error {
 		"user data": func() error { _, err := c.UserData("name"); return err },
 		"set":       func() error { return c.SetUserData("name", []byte("x")) },
 		"sync":      c.Sync,
-		"audit":     func() error { _, err := c.Audit(t.Context()); return err },
+		"audit":     func() error { _, err := c.Audit(t.Context(), nil); return err },
 		"prove": func() error {
 			_, err := c.Prove(merkle.Request{Fork: c.Fork(), Block: &merkle.NodeRequest{Index: 2}})
 			return err

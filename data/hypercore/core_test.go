@@ -92,7 +92,7 @@ func TestTruncate(t *testing.T) {
 	if got := c.Fork(); got != 1 {
 		t.Errorf("fork: got %d, want 1", got)
 	}
-	audit, err := c.Audit(t.Context())
+	audit, err := c.Audit(t.Context(), nil)
 	if err != nil || !audit.Good() || audit.Blocks != 2 {
 		t.Errorf("audit: got %+v (%v)", audit, err)
 	}

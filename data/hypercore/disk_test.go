@@ -279,7 +279,7 @@ func recovered(t *testing.T, fs vfs.FS, states []string, from, to int) {
 	if !found {
 		t.Errorf("the log is %s, which it was in none of the steps %d to %d", stateOf(c), from, to)
 	}
-	if audit, err := c.Audit(t.Context()); err != nil || !audit.Good() {
+	if audit, err := c.Audit(t.Context(), nil); err != nil || !audit.Good() {
 		t.Errorf("audit: %v %v", audit.Faults, err)
 	}
 	n, err := c.Append([]byte("goes on"))

@@ -221,7 +221,7 @@ func ExampleCore_Watch() {
 func ExampleCore_Audit() {
 	c := memory(hypercore.Options{}, "a", "b", "c")
 	c.Clear(1, 2)
-	audit, err := c.Audit(ctx)
+	audit, err := c.Audit(ctx, nil)
 	fmt.Println(audit.Good(), audit.Blocks, audit.Length, err)
 	// Output: true 2 3 <nil>
 }

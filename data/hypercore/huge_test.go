@@ -128,7 +128,7 @@ func follows(t *testing.T, w *hypercore.Core, start uint64, secret *hypercore.En
 
 func audited(t *testing.T, c *hypercore.Core, blocks uint64) {
 	t.Helper()
-	if a, err := c.Audit(t.Context()); err != nil || !a.Good() || a.Blocks != blocks {
+	if a, err := c.Audit(t.Context(), nil); err != nil || !a.Good() || a.Blocks != blocks {
 		t.Errorf("audit: %d blocks, %q, %v; want %d", a.Blocks, a.Faults, err, blocks)
 	}
 }

@@ -243,7 +243,7 @@ func TestLogModel(t *testing.T) {
 			"": m.Check, "append": m.Append, "truncate": m.Truncate, "clear": m.Clear,
 			"snapshot": m.Snapshot, "session": m.Session, "reopen": m.Reopen,
 		})
-		audit, err := m.core.Audit(t.Context())
+		audit, err := m.core.Audit(t.Context(), nil)
 		if err != nil || !audit.Good() {
 			t.Fatalf("audit: %v %v", audit.Faults, err)
 		}
@@ -345,7 +345,7 @@ func TestReaderModel(t *testing.T) {
 				}
 			},
 		})
-		audit, err := reader.Audit(t.Context())
+		audit, err := reader.Audit(t.Context(), nil)
 		if err != nil || !audit.Good() || audit.Blocks != uint64(len(got)) {
 			t.Fatalf("audit: %+v %v", audit, err)
 		}

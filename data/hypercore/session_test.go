@@ -134,7 +134,7 @@ func TestSessions(t *testing.T) {
 		"user":     writer.SetUserData("a", nil),
 		"seek":     func() error { _, _, err := reader.Seek(t.Context(), 0); return err }(),
 		"apply":    func() error { _, err := reader.Apply(merkle.Proof{}); return err }(),
-		"audit":    func() error { _, err := reader.Audit(t.Context()); return err }(),
+		"audit":    func() error { _, err := reader.Audit(t.Context(), nil); return err }(),
 	} {
 		if !errors.Is(err, cloudpal.Invalid) {
 			t.Errorf("%s on a closed session: got %v, want %v", name, err, cloudpal.Invalid)

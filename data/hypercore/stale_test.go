@@ -94,7 +94,7 @@ func TestReorgOfAnOlderFork(t *testing.T) {
 	if err := reader.Reorg(second, second.Roots, 1, 1); err != nil {
 		t.Errorf("compared with fork 1: %v", err)
 	}
-	if audit, err := reader.Audit(t.Context()); err != nil || !audit.Good() {
+	if audit, err := reader.Audit(t.Context(), nil); err != nil || !audit.Good() {
 		t.Errorf("audit: %v %v", audit.Faults, err)
 	}
 }

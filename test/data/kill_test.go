@@ -211,7 +211,7 @@ func settle(t *testing.T, dir, name string, seed uint64, lane int, left *model, 
 
 // intact verifies all of a log.
 func intact(c *hypercore.Core) error {
-	a, err := c.Audit(context.Background())
+	a, err := c.Audit(context.Background(), nil)
 	if err != nil {
 		return err
 	}

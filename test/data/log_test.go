@@ -81,7 +81,7 @@ func TestLogFromJavaScript(t *testing.T) {
 // audit verifies all that is kept of a log.
 func audit(t testing.TB, c *hypercore.Core) {
 	t.Helper()
-	a, err := c.Audit(soon(t))
+	a, err := c.Audit(soon(t), nil)
 	must(t, err)
 	if len(a.Faults) > 0 {
 		t.Errorf("the audit found %v", a.Faults)
