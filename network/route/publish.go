@@ -11,6 +11,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/tradle/cloudpal"
 )
 
@@ -32,14 +34,18 @@ type Port struct {
 	cancel context.CancelFunc
 	tasks  sync.WaitGroup
 	log    *slog.Logger
+	failed rate.Sometimes // is logged: strangers decide how often it happens
 }
+
+// logEvery is how often a port logs that connections do not reach its VM.
+const logEvery = time.Minute
 
 // Publish forwards proto ("tcp" or "udp") on listen to target until the port is
 // closed. Port 0 of listen is any free one.
 func Publish(proto string, listen, target netip.AddrPort, log *slog.Logger) (*Port, error) {
 	op := fmt.Sprintf("publish port %v/%s", listen, proto)
 	ctx, cancel := context.WithCancel(context.Background())
-	p := &Port{cancel: cancel, log: log}
+	p := &Port{cancel: cancel, log: log, failed: rate.Sometimes{Interval: logEvery}}
 	var err error
 	switch proto {
 	case "tcp":
@@ -113,7 +119,9 @@ func (p *Port) carryTCP(ctx context.Context, client *net.TCPConn, target netip.A
 	conn, err := d.DialContext(ctx, "tcp", target.String())
 	if err != nil {
 		if ctx.Err() == nil {
-			p.log.Info("a client's connection did not reach the vm", "port", p.addr, "err", err)
+			p.failed.Do(func() {
+				p.log.Info("clients' connections do not reach the vm", "port", p.addr, "err", err, "told", "once in "+logEvery.String())
+			})
 		}
 		return
 	}

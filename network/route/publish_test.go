@@ -92,17 +92,39 @@ func TestCloseEndsConnections(t *testing.T) {
 	}
 }
 
-func TestTCPToNobodyIsClosed(t *testing.T) {
+// nobody returns where nothing listens.
+func nobody(t *testing.T) netip.AddrPort {
+	t.Helper()
 	l, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(anyPort))
 	if err != nil {
 		t.Fatal(err)
 	}
-	nobody := l.Addr().(*net.TCPAddr).AddrPort()
-	l.Close()
-	p := published(t, "tcp", nobody)
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).AddrPort()
+}
+
+func TestTCPToNobodyIsClosed(t *testing.T) {
+	p := published(t, "tcp", nobody(t))
 	conn := dial(t, "tcp", p.Addr())
 	if n, err := conn.Read(make([]byte, 1)); err == nil {
 		t.Errorf("got %d bytes of nobody", n)
+	}
+}
+
+// TestStrangersDoNotFillTheLog connects again and again to a port that leads to
+// nobody.
+func TestStrangersDoNotFillTheLog(t *testing.T) {
+	var log bytes.Buffer
+	p, err := Publish("tcp", anyPort, nobody(t), slog.New(slog.NewTextHandler(&log, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 50 {
+		io.ReadAll(dial(t, "tcp", p.Addr()))
+	}
+	p.Close()
+	if n := bytes.Count(log.Bytes(), []byte("\n")); n < 1 || n > 2 {
+		t.Errorf("50 connections wrote %d lines:\n%s", n, &log)
 	}
 }
 
