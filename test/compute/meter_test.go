@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"github.com/tradle/cloudpal/compute/guest"
 	"io"
 	"math"
 	"os"
@@ -18,6 +17,7 @@ import (
 
 	"github.com/tradle/cloudpal"
 	"github.com/tradle/cloudpal/compute/api"
+	"github.com/tradle/cloudpal/compute/guest"
 	"github.com/tradle/cloudpal/compute/meter"
 	"github.com/tradle/cloudpal/test/world"
 )
@@ -56,7 +56,7 @@ func TestMeterAgreesWithTheGuest(t *testing.T) {
 func agreeOnCPU(t *testing.T, w *world.World, url string) {
 	t.Helper()
 	off := 1.0
-	for try := 0; try < 4 && off > 0.02; try++ {
+	for try := 0; try < 10 && off > 0.02; try++ {
 		before, guestBefore := stats(t, w, "web"), guestUsage(t, w, "web")
 		w.MustGet(url + "/cpu?ms=6000")
 		after, guestAfter := stats(t, w, "web"), guestUsage(t, w, "web")

@@ -66,7 +66,12 @@ func TestRealImages(t *testing.T) {
 
 func askHTTP(t *testing.T, w *world.World, addr string) string {
 	t.Helper()
-	return w.MustGet("http://" + addr + "/")
+	var got string
+	w.Eventually(90*time.Second, addr+" answers", func() (err error) {
+		got, err = w.Get("http://" + addr + "/")
+		return err
+	})
+	return got
 }
 
 // askRedis sets a key and reads it back, in RESP.
