@@ -170,11 +170,13 @@ type Dropper interface {
 	Drop(context.Context, ticket.Epoch) error
 }
 
-// chores are what a mint does by itself: it asks for payments whose webhooks did not
-// come, settles disputes that nobody answered, and drops epochs that are over. They
-// can be cut off at any point.
+// chores are what a mint does by itself: it completes what it was killed in the middle
+// of, asks for payments whose webhooks did not come, settles disputes that nobody
+// answered, and drops epochs that are over. They can be cut off at any point.
 func (m *Mint) chores(ctx context.Context) error {
-	return errors.Join(m.collect(ctx), m.overdue(ctx), m.drop(ctx))
+	m.working.Lock()
+	defer m.working.Unlock()
+	return errors.Join(m.completeAll(ctx), m.collect(ctx), m.overdue(ctx), m.drop(ctx))
 }
 
 const maxChores = 200 // of a kind, at a time
@@ -202,7 +204,8 @@ func (m *Mint) overdue(ctx context.Context) error {
 }
 
 // drop forgets epochs whose tickets are worth nothing any more: what is outstanding is
-// written off first.
+// written off first. What the books did not have yet is completed before, and its hour
+// counted.
 func (m *Mint) drop(ctx context.Context) error {
 	for back := range ticket.Epoch(3) {
 		now := ticket.EpochAt(m.Now())
@@ -220,12 +223,31 @@ func (m *Mint) drop(ctx context.Context) error {
 		if m.gone[e] {
 			continue
 		}
+		if counted, err := m.counted(ctx, e, keys); err != nil {
+			return err
+		} else if !counted {
+			continue
+		}
 		if err := m.dropEpoch(ctx, e, keys); err != nil {
 			return err
 		}
 		m.gone[e] = true
 	}
 	return nil
+}
+
+// counted reports whether all that was done in an epoch that is over is in the books,
+// and in the counters, so that these are the last. What is not in the books yet it
+// completes.
+func (m *Mint) counted(ctx context.Context, e ticket.Epoch, keys []*ticket.Key) (bool, error) {
+	for _, k := range keys {
+		last, err := m.Books.LastHour(ctx, k.ID())
+		if err != nil || !m.closed(last, spentAfter) {
+			return false, err
+		}
+	}
+	completed, err := m.complete(ctx, e)
+	return completed == 0, err
 }
 
 func (m *Mint) dropEpoch(ctx context.Context, e ticket.Epoch, keys []*ticket.Key) error {

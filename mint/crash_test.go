@@ -39,6 +39,8 @@ const childEnv = "CLOUDPAL_TEST_MINT"
 // A child is a mint process, which can be killed.
 type child struct {
 	Place, Ledger, Keys, Listen string
+
+	Dies bool // as soon as a ticket is in its ledger
 }
 
 func TestMain(m *testing.M) {
@@ -123,8 +125,12 @@ func (c child) run() error {
 	if err != nil {
 		return err
 	}
+	var from ledger.Ledger = spent
+	if c.Dies {
+		from = deadly{spent}
+	}
 	m, err := New(Config{
-		Issuer: issuer, Books: b, Ledger: spent, Signer: thePress, Log: shelf{82}, Receipt: receiptKey,
+		Issuer: issuer, Books: b, Ledger: from, Signer: thePress, Log: shelf{82}, Receipt: receiptKey,
 		Methods: map[string]Method{"purse": {newPurse(), ticket.Paid}}, Packs: packs,
 		Now: func() time.Time { return start }, Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	})
@@ -142,6 +148,36 @@ func (c child) run() error {
 	}
 	fmt.Println("ready", l.Addr())
 	return m.Serve(ctx, l, cert, m.Handler())
+}
+
+// A deadly ledger kills its process once it has written something.
+type deadly struct{ ledger.Ledger }
+
+func (d deadly) Spend(ctx context.Context, e ticket.Epoch, rows []ledger.Row) ([]ledger.Row, error) {
+	if _, err := d.Ledger.Spend(ctx, e, rows); err != nil {
+		return nil, err
+	}
+	p, err := os.FindProcess(os.Getpid())
+	if err == nil {
+		err = p.Kill()
+	}
+	<-ctx.Done() // the signal is on its way
+	return nil, errors.Join(err, ctx.Err())
+}
+
+// dial returns a client of the child that runs, and of those that come after it.
+func (c *child) dial(t *testing.T) *api.Client {
+	t.Helper()
+	cert, err := Certificate(tlsKey())
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := api.Dial("https://"+c.Listen+"#"+Fingerprint(cert), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(client.Close)
+	return client
 }
 
 // start starts the child and returns once it answers.
@@ -217,14 +253,7 @@ func testKilled(t *testing.T, e engine) {
 	}
 	cmd := c.start(t)
 	defer func() { cmd.Process.Kill(); cmd.Wait() }()
-	cert, err := Certificate(tlsKey())
-	if err != nil {
-		t.Fatal(err)
-	}
-	client, err := api.Dial("https://"+c.Listen+"#"+Fingerprint(cert), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	client := c.dial(t)
 	all := &users{TB: t, client: client, holds: map[ticket.Serial]ticket.Ticket{}, owed: map[ticket.CenterID]ticket.Units{}}
 	ending := make(chan struct{})
 	var crowded sync.WaitGroup
@@ -252,7 +281,6 @@ func testKilled(t *testing.T, e engine) {
 	}
 	close(ending)
 	crowded.Wait()
-	client.Close()
 	cmd.Process.Kill()
 	cmd.Wait()
 	all.count(c)
@@ -374,8 +402,9 @@ func (w *walker) step() {
 	}
 }
 
-func (w *walker) buy() {
-	pack := packs[w.rnd.IntN(len(packs))]
+func (w *walker) buy() { w.buyPack(packs[w.rnd.IntN(len(packs))]) }
+
+func (w *walker) buyPack(pack api.Pack) {
 	w.n++
 	seed := sha256.Sum256(fmt.Append(w.seed[:], w.n))
 	lock := ed25519.NewKeyFromSeed(seed[:])

@@ -6,7 +6,8 @@
 // before anything is given for it. The ledger of spent tickets is written first, the
 // books then, and the signatures are computed last, each time they are asked for. So
 // whatever is cut off in the middle is completed by asking again, and what was given
-// once is given again and nothing else.
+// once is given again and nothing else. What nobody asks for again, a mint completes
+// when it starts.
 //
 //	check ──► ledger: spent for this contract ──► books: credited, signed ──► answer
 //	             │ for another before
@@ -82,7 +83,9 @@ type Mint struct {
 
 	reading sync.Mutex // held while the log is read
 
-	gone map[ticket.Epoch]bool // what was dropped; only chores use it
+	working sync.Mutex            // held while chores are done
+	whole   map[ticket.Epoch]bool // of which the books are completed
+	gone    map[ticket.Epoch]bool // what was dropped
 }
 
 // New returns a mint that is ready to answer.
@@ -100,7 +103,7 @@ func New(c Config) (*Mint, error) {
 	return &Mint{
 		Config: c, gate: newGate(), keys: map[ticket.KeyID]*ticket.Key{}, shown: map[ticket.Epoch]shown{},
 		final: map[root]hashes{}, polls: map[string]time.Time{},
-		gone: map[ticket.Epoch]bool{},
+		whole: map[ticket.Epoch]bool{}, gone: map[ticket.Epoch]bool{},
 	}, nil
 }
 

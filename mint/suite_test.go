@@ -39,6 +39,9 @@ var suite = map[string]func(t *testing.T, e engine){
 	"Counters":    testCounters,
 	"Epochs":      testEpochs,
 	"Interrupted": testInterrupted,
+	"Behind":      testBehind,
+	"Last":        testLast,
+	"KilledAt":    testKilledBetween,
 	"Killed":      testKilled,
 	"Laws":        testLaws,
 }
@@ -215,6 +218,7 @@ func testSwap(t *testing.T, e engine) {
 func testHalfBound(t *testing.T, e engine) {
 	h := newHouse(t, e)
 	ann, ctx := h.person("ann"), t.Context()
+	h.must(h.chores(ctx)) // so that it completes nothing later
 	two, one := ann.buy("small"), ann.buy("small")[0]
 	to := ann.hand(ticket.Paid, 82, 4, 4)
 	contract := ticket.SwapContract{Outputs: to.digest()}
@@ -736,6 +740,7 @@ func testEpochs(t *testing.T, e engine) {
 func testInterrupted(t *testing.T, e engine) {
 	h := newHouse(t, e)
 	ann, c, ctx := h.person("ann"), h.till("center"), t.Context()
+	h.must(h.chores(ctx)) // so that it completes nothing later
 	s := ann.pay(c, ann.lock(), ann.buy("day")[0])
 	h.must(h.spend(context.Background(), input{s.spend, h.keyOf(s.ticket)}, s.contract))
 	if a, err := c.Account(ctx, 0); err != nil || a.Balance != 0 {

@@ -159,6 +159,9 @@ func TestTransport(t *testing.T) {
 func FuzzParseEvidence(f *testing.F) {
 	f.Add(Evidence{ticket.SwapContract{}, ticket.Spend{}}.Append(nil))
 	f.Add(Evidence{ticket.PayContract{NotBefore: time.Unix(0, 0)}, ticket.Spend{}}.Append(nil))
+	keyed := ticket.Spend{Token: ticket.Token{Key: ticket.KeyID{1}}}
+	f.Add(Evidence{ticket.SwapContract{}, keyed}.Append(nil))
+	f.Add(Evidence{ticket.PayContract{NotBefore: time.Unix(0, 0)}, keyed}.Append(nil))
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		e, err := ParseEvidence(b)

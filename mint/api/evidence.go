@@ -13,16 +13,21 @@ import (
 // Evidence is what proves that a ticket was spent before: what its owner signed. It
 // is what the ledger keeps of a spending.
 //
-// Of the Spend it has the owner's key and signature. Whether the mint signed the
-// ticket is not in question: whoever is shown evidence has the ticket.
+// Of the Spend it has the owner's key and signature, and the ID of the mint's key, which
+// says what the ticket was worth. Whether the mint signed the ticket is not in
+// question: whoever is shown evidence has the ticket.
 type Evidence struct {
 	Contract ticket.Contract // a ticket.PayContract or a ticket.SwapContract
 	Spend    ticket.Spend
 }
 
+// The kinds of evidence. Those without the mint's key were written before it was kept,
+// and are still read.
 const (
-	evidencePay  = 1
-	evidenceSwap = 2
+	evidencePayKeyless  = 1
+	evidenceSwapKeyless = 2
+	evidencePay         = 3
+	evidenceSwap        = 4
 
 	paySize   = 32 + 32 + 4 + 8 + 32
 	swapSize  = 32
@@ -31,20 +36,28 @@ const (
 
 // Append appends the evidence as ParseEvidence reads it.
 func (e Evidence) Append(b []byte) []byte {
+	key := e.Spend.Token.Key
 	switch c := e.Contract.(type) {
 	case ticket.PayContract:
-		b = append(b, evidencePay)
+		b = appendKind(b, evidencePay, evidencePayKeyless, key)
 		b = append(b, c.Center[:]...)
 		b = append(b, c.Hidden[:]...)
 		b = binary.BigEndian.AppendUint32(b, uint32(c.Amount))
 		b = binary.BigEndian.AppendUint64(b, uint64(c.NotBefore.Unix()))
 		b = append(b, c.Blank[:]...)
 	case ticket.SwapContract:
-		b = append(b, evidenceSwap)
+		b = appendKind(b, evidenceSwap, evidenceSwapKeyless, key)
 		b = append(b, c.Outputs[:]...)
 	}
 	b = append(b, e.Spend.Public[:]...)
 	return append(b, e.Spend.Signature[:]...)
+}
+
+func appendKind(b []byte, kind, keyless byte, key ticket.KeyID) []byte {
+	if key == (ticket.KeyID{}) {
+		return append(b, keyless)
+	}
+	return append(append(b, kind), key[:]...)
 }
 
 // ParseEvidence reads exactly one.
@@ -55,8 +68,14 @@ func ParseEvidence(b []byte) (Evidence, error) {
 		return Evidence{}, bad
 	}
 	kind, b := b[0], b[1:]
+	if kind == evidencePay || kind == evidenceSwap {
+		if len(b) < len(e.Spend.Token.Key) || ticket.KeyID(b[:32]) == (ticket.KeyID{}) {
+			return Evidence{}, bad
+		}
+		e.Spend.Token.Key, b = ticket.KeyID(b[:32]), b[32:]
+	}
 	switch {
-	case kind == evidencePay && len(b) == paySize+ownerSize:
+	case (kind == evidencePay || kind == evidencePayKeyless) && len(b) == paySize+ownerSize:
 		e.Contract = ticket.PayContract{
 			Center:    ticket.CenterID(b[:32]),
 			Hidden:    ticket.Hidden(b[32:64]),
@@ -65,7 +84,7 @@ func ParseEvidence(b []byte) (Evidence, error) {
 			Blank:     ticket.Digest(b[76:108]),
 		}
 		b = b[paySize:]
-	case kind == evidenceSwap && len(b) == swapSize+ownerSize:
+	case (kind == evidenceSwap || kind == evidenceSwapKeyless) && len(b) == swapSize+ownerSize:
 		e.Contract = ticket.SwapContract{Outputs: ticket.Digest(b[:32])}
 		b = b[swapSize:]
 	default:

@@ -17,7 +17,7 @@ const (
 	outstanding = "outstanding" // tickets of a key that somebody has
 	payable     = "payable"     // what the mint owes a center
 	held        = "held"        // of that, what a dispute is about
-	swapped     = "swapped"     // tickets that were swapped for nothing, by a wallet's mistake
+	swapped     = "swapped"     // tickets that were swapped for nothing: by a wallet's mistake, or until it asks again
 	breakage    = "breakage"    // tickets that nobody will bring
 	cash        = "cash"        // money that came by a method: positive
 	prepaid     = "prepaid"     // money that nothing was issued for: negative

@@ -24,6 +24,20 @@ func (b *Books) Hours(ctx context.Context, id ticket.KeyID) ([]Hour, error) {
 		) as hours group by hour order by hour`, id[:])
 }
 
+// LastHour returns the last hour in which something was done under a key, and 0 where
+// nothing was.
+func (b *Books) LastHour(ctx context.Context, id ticket.KeyID) (hour int64, err error) {
+	err = b.db.QueryRowContext(ctx, `select coalesce(max(hour), 0) from (
+			select max(hour) as hour from outputs where key = $1
+			union all
+			select max(hour) from spent where key = $1
+		) as hours`, id[:]).Scan(&hour)
+	if err != nil {
+		return 0, failed("count tickets", err)
+	}
+	return hour, nil
+}
+
 // Outputs returns the hashes that were signed under a key in an hour, sorted.
 func (b *Books) Outputs(ctx context.Context, id ticket.KeyID, hour int64) ([][32]byte, error) {
 	return query(ctx, b, "list what was signed", readHash, `select hash from outputs where key = $1 and hour = $2 order by hash`, id[:], hour)

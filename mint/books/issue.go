@@ -135,6 +135,26 @@ func (b *Books) Swap(ctx context.Context, contract ticket.Digest, inputs []Input
 	})
 }
 
+// TakeBack notes that a ticket, which the ledger has bound to a swap, came back, once.
+// The swap's outputs are signed when its owner asks for them again.
+func (b *Books) TakeBack(ctx context.Context, in Input, contract ticket.Digest, hour int64) error {
+	return b.change(ctx, "take a ticket back", func(t *tx) error {
+		t.swap(in, contract, hour)
+		return t.err
+	})
+}
+
+// SpentBetween returns which tickets of a key came back, of those with serials from
+// first to last.
+func (b *Books) SpentBetween(ctx context.Context, id ticket.KeyID, first, last ticket.Serial) (map[ticket.Serial]bool, error) {
+	list, err := query(ctx, b, "list what was spent", readHash, `select serial from spent where key = $1 and serial >= $2 and serial <= $3`, id[:], first[:], last[:])
+	spent := make(map[ticket.Serial]bool, len(list))
+	for _, s := range list {
+		spent[ticket.Serial(s)] = true
+	}
+	return spent, err
+}
+
 // swap notes that a ticket came back to be swapped, once. What it is worth goes
 // where the outputs are taken from.
 func (t *tx) swap(in Input, contract ticket.Digest, hour int64) {

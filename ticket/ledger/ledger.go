@@ -53,6 +53,10 @@ type Ledger interface {
 	// Look returns the rows of serials that are there, and zero Rows for the
 	// others.
 	Look(ctx context.Context, e ticket.Epoch, serials []Serial) ([]Row, error)
+	// Walk gives f all rows of an epoch, some at a time, in the order of their
+	// serials, until f fails. Of rows that are added meanwhile it may give some. What
+	// it gives is durable, as what Spend returns.
+	Walk(ctx context.Context, e ticket.Epoch, f func([]Row) error) error
 	// Drop forgets an epoch and those before it, for good.
 	Drop(ctx context.Context, e ticket.Epoch) error
 	Close() error
@@ -60,6 +64,26 @@ type Ledger interface {
 
 // maxRows bounds one call.
 const maxRows = 10_000
+
+// walkRows is how many Walk gives at a time.
+const walkRows = 1000
+
+// walk gives f page after page: each is of the rows whose serials are above the last one
+// of the page before.
+func walk(page func(above []byte) ([]Row, error), f func([]Row) error) error {
+	above := []byte{}
+	for {
+		rows, err := page(above)
+		if err != nil || len(rows) == 0 {
+			return err
+		}
+		if err := f(rows); err != nil {
+			return err
+		}
+		last := rows[len(rows)-1].Serial
+		above = last[:]
+	}
+}
 
 func check(rows []Row) error {
 	if len(rows) > maxRows {

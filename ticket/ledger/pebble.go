@@ -225,14 +225,20 @@ func (s *shelf) get(serial Serial) (r Row, found bool, err error) {
 		return r, false, err
 	}
 	defer closer.Close()
+	r, err = rowOf(serial, value)
+	return r, err == nil, err
+}
+
+// rowOf reads a row, which keeps nothing of value.
+func rowOf(serial Serial, value []byte) (r Row, err error) {
 	if len(value) < len(r.Tag) {
-		return r, false, cloudpal.E("read the ledger", cloudpal.Corrupt, fmt.Errorf("a row of %d bytes", len(value)))
+		return r, cloudpal.E("read the ledger", cloudpal.Corrupt, fmt.Errorf("a row of %d bytes", len(value)))
 	}
 	r.Serial, r.Tag = serial, ticket.Tag(value[:len(r.Tag)])
 	if rest := value[len(r.Tag):]; len(rest) > 0 {
 		r.Evidence = slices.Clone(rest)
 	}
-	return r, true, nil
+	return r, nil
 }
 
 // Look implements Ledger.
@@ -256,6 +262,55 @@ func (p *Pebble) Look(ctx context.Context, e ticket.Epoch, serials []Serial) ([]
 		}
 	}
 	return rows, nil
+}
+
+// Walk implements Ledger. It holds nothing while f runs.
+func (p *Pebble) Walk(ctx context.Context, e ticket.Epoch, f func([]Row) error) error {
+	return walk(func(above []byte) ([]Row, error) {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		s, done, err := p.shelf(e)
+		if err != nil {
+			return nil, err
+		}
+		defer done()
+		rows, err := s.page(above)
+		if err != nil {
+			return nil, cloudpal.E("list spent tickets", kindOf(err), err)
+		}
+		// A row that another call is just adding may yet be lost: its writer holds its
+		// lock until it cannot be.
+		s.hold(rows)()
+		return rows, nil
+	}, f)
+}
+
+func (s *shelf) page(above []byte) (rows []Row, err error) {
+	i, err := s.db.NewIter(nil)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, i.Close()) }()
+	after := append(slices.Clone(above), 0) // the least that is above it
+	if len(above) == 0 {
+		after = nil
+	}
+	for ok := i.SeekGE(after); ok && len(rows) < walkRows; ok = i.Next() {
+		value, err := i.ValueAndErr()
+		if err != nil {
+			return nil, err
+		}
+		if len(i.Key()) != len(Serial{}) {
+			return nil, cloudpal.E("read the ledger", cloudpal.Corrupt, fmt.Errorf("a serial of %d bytes", len(i.Key())))
+		}
+		r, err := rowOf(Serial(i.Key()), value)
+		if err != nil {
+			return nil, err
+		}
+		rows = append(rows, r)
+	}
+	return rows, i.Error()
 }
 
 // shelf returns an epoch's rows, which stay until done is called.

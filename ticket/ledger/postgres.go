@@ -274,8 +274,13 @@ func (p *Postgres) read(ctx context.Context, e ticket.Epoch, serials [][]byte) (
 		return nil, err
 	}
 	there := make(map[Serial]Row, len(serials))
+	err = eachRow(found, func(r Row) { there[r.Serial] = r })
+	return there, err
+}
+
+func eachRow(found pgx.Rows, f func(Row)) error {
 	var serial, tag, evidence []byte
-	_, err = pgx.ForEachRow(found, []any{&serial, &tag, &evidence}, func() error {
+	_, err := pgx.ForEachRow(found, []any{&serial, &tag, &evidence}, func() error {
 		var r Row
 		if len(serial) != len(r.Serial) || len(tag) != len(r.Tag) {
 			return cloudpal.E("", cloudpal.Corrupt, fmt.Errorf("a row of %d and %d bytes", len(serial), len(tag)))
@@ -284,10 +289,10 @@ func (p *Postgres) read(ctx context.Context, e ticket.Epoch, serials [][]byte) (
 		if len(evidence) > 0 {
 			r.Evidence = slices.Clone(evidence)
 		}
-		there[r.Serial] = r
+		f(r)
 		return nil
 	})
-	return there, err
+	return err
 }
 
 // Look implements Ledger.
@@ -317,6 +322,34 @@ func (p *Postgres) Look(ctx context.Context, e ticket.Epoch, serials []Serial) (
 		rows[i] = found[serial]
 	}
 	return rows, nil
+}
+
+// Walk implements Ledger.
+func (p *Postgres) Walk(ctx context.Context, e ticket.Epoch, f func([]Row) error) error {
+	return walk(func(above []byte) ([]Row, error) {
+		if err := p.open(); err != nil {
+			return nil, err
+		}
+		ctx, cancel := p.within(ctx)
+		defer cancel()
+		rows, err := p.page(ctx, e, above)
+		if again(err) {
+			rows, err = p.page(ctx, e, above)
+		}
+		if hasCode(err, noTable) {
+			err = p.shelve(ctx, e)
+		}
+		return rows, p.told("list spent tickets", err)
+	}, f)
+}
+
+func (p *Postgres) page(ctx context.Context, e ticket.Epoch, above []byte) (rows []Row, err error) {
+	found, err := p.pool.Query(ctx, `select serial, tag, evidence from `+table(e)+` where serial > $1 order by serial limit $2`, above, walkRows)
+	if err != nil {
+		return nil, err
+	}
+	err = eachRow(found, func(r Row) { rows = append(rows, r) })
+	return rows, err
 }
 
 // Drop implements Ledger. Statements that still add to a table end first.

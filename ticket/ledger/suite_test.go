@@ -170,6 +170,33 @@ func suite(t *testing.T, open func(t *testing.T) Ledger) {
 			}
 		}
 	})
+	t.Run("all are walked", func(t *testing.T) {
+		l := open(t)
+		const own = ticket.Epoch(90)
+		if err := l.Walk(t.Context(), own, func([]Row) error { return errors.New("of none there are some") }); err != nil {
+			t.Error(err)
+		}
+		want := []Row{{Tag: ticket.Tag{1}, Evidence: []byte("the lowest")}, {Serial: Serial(bytes.Repeat([]byte{0xff}, 16)), Tag: ticket.Tag{2}}}
+		for n := range 2*walkRows + 5 {
+			want = append(want, row(n, n))
+		}
+		if _, err := l.Spend(t.Context(), own, want); err != nil {
+			t.Fatal(err)
+		}
+		slices.SortFunc(want, func(a, b Row) int { return bytes.Compare(a.Serial[:], b.Serial[:]) })
+		var got []Row
+		if err := l.Walk(t.Context(), own, func(rows []Row) error {
+			got = append(got, rows...)
+			_, err := l.Spend(t.Context(), own, rows) // it can be used meanwhile
+			return err
+		}); err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%d rows came (%v), want %d, the least first", len(got), err, len(want))
+		}
+		enough := errors.New("enough")
+		if err := l.Walk(t.Context(), own, func([]Row) error { return enough }); !errors.Is(err, enough) {
+			t.Errorf("got %v, want %v", err, enough)
+		}
+	})
 	t.Run("dropped while it is used", func(t *testing.T) {
 		l := open(t)
 		const old = ticket.Epoch(30)
@@ -202,6 +229,9 @@ func suite(t *testing.T, open func(t *testing.T) Ledger) {
 		if _, err := l.Look(t.Context(), old, []Serial{serial(1)}); !errors.Is(err, cloudpal.Exhausted) {
 			t.Errorf("got %v, want %v", err, cloudpal.Exhausted)
 		}
+		if err := l.Walk(t.Context(), old, func([]Row) error { return nil }); !errors.Is(err, cloudpal.Exhausted) {
+			t.Errorf("got %v, want %v", err, cloudpal.Exhausted)
+		}
 		all.Wait()
 	})
 	t.Run("closed", func(t *testing.T) {
@@ -213,7 +243,8 @@ func suite(t *testing.T, open func(t *testing.T) Ledger) {
 		}
 		_, spent := l.Spend(t.Context(), epoch, []Row{row(1, 1)})
 		_, looked := l.Look(t.Context(), epoch, []Serial{serial(1)})
-		for _, err := range []error{spent, looked, l.Drop(t.Context(), 40)} {
+		walked := l.Walk(t.Context(), epoch, func([]Row) error { return nil })
+		for _, err := range []error{spent, looked, walked, l.Drop(t.Context(), 40)} {
 			if !errors.Is(err, cloudpal.Missing) {
 				t.Errorf("got %v, want %v", err, cloudpal.Missing)
 			}
