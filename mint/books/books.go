@@ -27,7 +27,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -51,8 +50,7 @@ type Books struct {
 	queue chan *change
 
 	stop    context.CancelFunc
-	stopped <-chan struct{} // closed once nothing is written any more
-	wg      sync.WaitGroup
+	stopped chan struct{} // closed once nothing is written any more
 }
 
 // A change is one caller's, on its way to be committed.
@@ -72,12 +70,15 @@ func Open(ctx context.Context, place string) (*Books, error) {
 	}
 	db.SetMaxOpenConns(maxConns)
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
-	b := &Books{db: db, queue: make(chan *change, maxBatch), stop: stop, stopped: running.Done()}
+	b := &Books{db: db, queue: make(chan *change, maxBatch), stop: stop, stopped: make(chan struct{})}
 	if err := b.prepare(ctx); err != nil {
 		stop()
 		return nil, cloudpal.E(op, kindOf(err), errors.Join(err, db.Close())).WithHint(hint(err))
 	}
-	b.wg.Go(func() { b.write(running) })
+	go func() {
+		defer close(b.stopped)
+		b.write(running)
+	}()
 	return b, nil
 }
 
@@ -134,7 +135,7 @@ func (b *Books) DB() *sql.DB { return b.db }
 // Close ends the books once what is on its way is committed.
 func (b *Books) Close() error {
 	b.stop()
-	b.wg.Wait()
+	<-b.stopped
 	return b.db.Close()
 }
 
@@ -142,21 +143,32 @@ func (b *Books) Close() error {
 // goroutine, and must not wait for anything but the database.
 func (b *Books) change(ctx context.Context, op string, make_ func(*tx) error) error {
 	c := &change{ctx, make_, make(chan error, 1)}
+	closed := cloudpal.E(op, cloudpal.Missing, errors.New("the books are closed"))
 	select {
 	case b.queue <- c:
 	case <-ctx.Done():
 		return cloudpal.E(op, cloudpal.Timeout, context.Cause(ctx))
 	case <-b.stopped:
-		return cloudpal.E(op, cloudpal.Missing, errors.New("the books are closed"))
+		return closed
 	}
-	select {
-	case err := <-c.done:
+	answered := func(err error) error {
 		if err == nil {
 			return nil
 		}
 		return failed(op, err)
+	}
+	select {
+	case err := <-c.done:
+		return answered(err)
 	case <-ctx.Done():
 		return cloudpal.E(op, cloudpal.Timeout, context.Cause(ctx))
+	case <-b.stopped: // it may have come into the queue too late, or was the last that was written
+		select {
+		case err := <-c.done:
+			return answered(err)
+		default:
+			return closed
+		}
 	}
 }
 
