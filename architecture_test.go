@@ -58,7 +58,7 @@ var mayImport = map[string]string{
 
 	"identity": "github.com/tyler-smith/go-bip39",
 
-	"mint/audit":           "mint/api ticket ticket/manifest",
+	"mint/audit":           "mint/api ticket ticket/manifest github.com/transparency-dev/merkle",
 	"mint/keylog":          "ticket ticket/manifest github.com/transparency-dev/formats github.com/transparency-dev/tessera github.com/transparency-dev/witness golang.org/x/mod k8s.io/klog/v2",
 	"mint/oblivious":       "crowd ticket golang.org/x/net",
 	"mint/payment":         "",

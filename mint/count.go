@@ -1,10 +1,12 @@
 package mint
 
 import (
+	"bytes"
 	"context"
 	"crypto/ed25519"
 	"encoding/json"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/tradle/cloudpal"
@@ -16,10 +18,10 @@ const (
 	// closeAfter is how long after its end an hour may still get more: what is on its
 	// way into the books was dated before.
 	closeAfter = 5 * time.Minute
-	// spentAfter is how much later it is said what was spent in an hour.
+	// spentAfter is how much later it is said what was spent and deposited in an hour.
 	spentAfter = 24 * time.Hour
 	// maxRoots bounds how many hours are remembered: twice those of all epochs.
-	maxRoots = 200_000
+	maxRoots = 300_000
 )
 
 // A root names the hashes of an hour.
@@ -90,6 +92,9 @@ func (m *Mint) countKey(ctx context.Context, id ticket.KeyID) (api.KeyCounter, e
 			if v.Spent, err = m.root(ctx, root{id, api.LeafSpent, h.Hour}); err != nil {
 				return c, err
 			}
+			if v.Deposits, err = m.root(ctx, root{id, api.LeafDeposits, h.Hour}); err != nil {
+				return c, err
+			}
 		}
 		c.Hours = append(c.Hours, v)
 		c.Issued, c.Redeemed, c.Refunded = c.Issued+h.Issued, c.Redeemed+h.Redeemed, c.Refunded+h.Refunded
@@ -124,10 +129,24 @@ func (m *Mint) root(ctx context.Context, r root) ([]byte, error) {
 }
 
 func (m *Mint) leaves(ctx context.Context, r root) ([][32]byte, error) {
-	if r.kind == api.LeafSpent {
+	switch r.kind {
+	case api.LeafSpent:
 		return m.Books.Spent(ctx, r.key, r.hour)
+	case api.LeafDeposits:
+		return m.deposits(ctx, r.key, r.hour)
 	}
 	return m.Books.Outputs(ctx, r.key, r.hour)
+}
+
+// deposits returns the leaves of what was deposited under a key in an hour, sorted.
+func (m *Mint) deposits(ctx context.Context, id ticket.KeyID, hour int64) ([][32]byte, error) {
+	list, err := m.Books.DepositsIn(ctx, id, hour)
+	leaves := make([][32]byte, 0, len(list))
+	for _, d := range list {
+		leaves = append(leaves, receiptOf(d).Leaf())
+	}
+	slices.SortFunc(leaves, func(a, b [32]byte) int { return bytes.Compare(a[:], b[:]) })
+	return leaves, err
 }
 
 // Leaves returns what an hour's root is over, when the root is published.
@@ -135,10 +154,10 @@ func (m *Mint) Leaves(ctx context.Context, id ticket.KeyID, kind api.Kind, hour 
 	var later time.Duration
 	switch kind {
 	case api.LeafOutputs:
-	case api.LeafSpent:
+	case api.LeafSpent, api.LeafDeposits:
 		later = spentAfter
 	default:
-		return nil, refuse(cloudpal.NotExist, "leaves are outputs or spent")
+		return nil, refuse(cloudpal.NotExist, "leaves are outputs, spent or deposits")
 	}
 	if hour < 0 || hour > m.hour() || !m.closed(hour, later) {
 		return nil, refuse(cloudpal.NotExist, "the hour is not closed yet")

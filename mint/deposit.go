@@ -88,20 +88,29 @@ func (m *Mint) receipt(d books.Deposit) (api.Receipt, error) {
 	if err != nil {
 		return api.Receipt{}, err
 	}
-	r := api.Receipt{
-		Serial: d.Serial[:], Key: d.Key[:], Center: d.Center[:], Amount: d.Amount, Contract: d.Contract[:],
-		Credited: time.Unix(d.Hour*3600, 0).UTC(), Epoch: d.Epoch,
-	}
+	r := receiptOf(d)
 	r.Signature = ed25519.Sign(key, r.Text())
 	return r, nil
 }
 
-// maxDeposits is how many an Account has at most.
-const maxDeposits = 1000
+// receiptOf returns a deposit's receipt before it is signed.
+func receiptOf(d books.Deposit) api.Receipt {
+	return api.Receipt{
+		Serial: d.Serial[:], Key: d.Key[:], Center: d.Center[:], Amount: d.Amount, Contract: d.Contract[:],
+		Credited: time.Unix(d.Hour*3600, 0).UTC(), Epoch: d.Epoch,
+	}
+}
 
-// Account returns what the mint owes a center, and its deposits after number after.
+// How many an Account has at most.
+const (
+	maxDeposits = 1000
+	maxPayouts  = 100
+)
+
+// Account returns what the mint owes a center, its deposits after number after, and
+// its payouts.
 func (m *Mint) Account(ctx context.Context, who ticket.CenterID, after int64) (api.Account, error) {
-	a := api.Account{Deposits: []api.Deposit{}}
+	a := api.Account{Deposits: []api.Deposit{}, Payouts: []api.Payout{}}
 	for _, class := range ticket.Classes {
 		owed, held, err := m.Books.Balance(ctx, who, class)
 		if err != nil {
@@ -124,7 +133,23 @@ func (m *Mint) Account(ctx context.Context, who ticket.CenterID, after int64) (a
 		}
 		a.Deposits = append(a.Deposits, api.Deposit{N: d.N, Receipt: r, Refunded: d.Refunded})
 	}
-	return a, nil
+	a.Payouts, err = m.payouts(ctx, who)
+	return a, err
+}
+
+func (m *Mint) payouts(ctx context.Context, who ticket.CenterID) ([]api.Payout, error) {
+	list, err := m.Books.Payouts(ctx, who, maxPayouts)
+	signed := make([]api.Payout, 0, len(list))
+	for _, p := range list {
+		s := api.Payout{Center: p.Center[:], N: p.N, Units: p.Units, Reference: p.Reference, At: p.At, Epoch: ticket.EpochAt(p.At)}
+		key, err := m.Receipt(s.Epoch)
+		if err != nil {
+			return nil, err
+		}
+		s.Signature = ed25519.Sign(key, s.Text())
+		signed = append(signed, s)
+	}
+	return signed, err
 }
 
 // Refund gives back what payer and center agree is not used of a ticket.

@@ -38,6 +38,7 @@ var suite = map[string]func(t *testing.T, e engine){
 	"Free":        testFree,
 	"Counters":    testCounters,
 	"Epochs":      testEpochs,
+	"Payout":      testPayout,
 	"Interrupted": testInterrupted,
 	"Behind":      testBehind,
 	"Last":        testLast,
@@ -610,7 +611,7 @@ func testCounters(t *testing.T, e engine) {
 	h := newHouse(t, e)
 	ann, c, ctx := h.person("ann"), h.till("center"), t.Context()
 	s := ann.pay(c, ann.lock(), ann.buy("day")[0])
-	_, err := c.Deposit(ctx, s.contract, s.spend)
+	receipt, err := c.Deposit(ctx, s.contract, s.spend)
 	h.must(err)
 	_, err = h.client.Refund(ctx, c.refund(s, 3))
 	h.must(err)
@@ -634,7 +635,7 @@ func testCounters(t *testing.T, e engine) {
 	refusedAs(t, cloudpal.NotExist, err)
 	h.add(2 * time.Hour)
 	got := counters()
-	if k := got[day]; k.Issued != 1 || k.Redeemed != 1 || k.Refunded != 0 || len(k.Hours) != 1 || k.Hours[0].Spent != nil {
+	if k := got[day]; k.Issued != 1 || k.Redeemed != 1 || k.Refunded != 0 || len(k.Hours) != 1 || k.Hours[0].Spent != nil || k.Hours[0].Deposits != nil {
 		t.Errorf("of day tickets the counters are %+v", k)
 	}
 	if k := got[one]; k.Issued != 3 || k.Refunded != 3 {
@@ -648,13 +649,20 @@ func testCounters(t *testing.T, e engine) {
 	if mine := api.BlindedHash(s.change(3).outputs[0]); !slices.Contains(leaves, mine) {
 		t.Error("what was signed for the payer is not among the leaves")
 	}
-	_, err = h.client.Leaves(ctx, day, api.LeafSpent, hour)
-	refusedAs(t, cloudpal.NotExist, err)
+	for _, late := range []api.Kind{api.LeafSpent, api.LeafDeposits} {
+		_, err = h.client.Leaves(ctx, day, late, hour)
+		refusedAs(t, cloudpal.NotExist, err)
+	}
 	h.add(24 * time.Hour)
 	leaves, err = h.client.Leaves(ctx, day, api.LeafSpent, hour)
 	h.must(err)
 	if root := api.Root(leaves); len(leaves) != 1 || leaves[0] != s.ticket.Serial() || !bytes.Equal(root[:], counters()[day].Hours[0].Spent) {
 		t.Errorf("the spent of the hour are %d leaves, or another root", len(leaves))
+	}
+	leaves, err = h.client.Leaves(ctx, day, api.LeafDeposits, hour)
+	h.must(err)
+	if root := api.Root(leaves); len(leaves) != 1 || leaves[0] != receipt.Leaf() || !bytes.Equal(root[:], counters()[day].Hours[0].Deposits) {
+		t.Errorf("the deposits of the hour are %d leaves, or another root", len(leaves))
 	}
 }
 

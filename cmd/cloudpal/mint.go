@@ -23,8 +23,9 @@ func (c *cli) mint() *cobra.Command {
   cloudpal mint serve
   cloudpal mint keys
   cloudpal mint orders
+  cloudpal mint payouts
   cloudpal mint audit mint.json`)
-	cmd.AddCommand(c.mintInit(), c.mintServe(), c.mintKeys(), c.mintOrders(), c.mintCenters(), c.newMintVouchers(), c.newMintAudit())
+	cmd.AddCommand(c.mintInit(), c.mintServe(), c.mintKeys(), c.mintOrders(), c.mintPayouts(), c.mintCenters(), c.newMintVouchers(), c.newMintAudit())
 	cmd.AddCommand(c.newMintSigner(), c.newMintWitness(), c.newMintRelay())
 	return cmd
 }

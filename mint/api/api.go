@@ -18,7 +18,7 @@
 //	GET  /v1/centers              Directory
 //	GET  /v1/account[?after=N]    Account; of a center
 //	GET  /v1/counters/{epoch}     Counters
-//	GET  /v1/leaves/{key}/{outputs|spent}/{hour}  octets: what an hour's root is over, 32 bytes each
+//	GET  /v1/leaves/{key}/{outputs|spent|deposits}/{hour}  octets: what an hour's root is over, 32 bytes each
 //	POST /v1/hooks/{method}       a payment service's webhook
 //
 // "Of a center" means that the request is signed by the center's key (RFC 9421).
@@ -263,6 +263,18 @@ type Account struct {
 	Free     ticket.Units `json:"free"`    // for free ones, which it pays nothing for
 	Held     ticket.Units `json:"held"`    // of it, for open disputes
 	Deposits []Deposit    `json:"deposits"`
+	Payouts  []Payout     `json:"payouts"` // the newest 100, the newest first
+}
+
+// A Payout says that the mint paid a center for units that it owed.
+type Payout struct {
+	Center    []byte       `json:"center"`
+	N         int64        `json:"n"` // counts the center's, from 1
+	Units     ticket.Units `json:"units"`
+	Reference string       `json:"reference"` // of the transfer, as the mint's operator notes it
+	At        time.Time    `json:"at"`
+	Epoch     ticket.Epoch `json:"epoch"` // whose manifest has the receipt key that signed it
+	Signature []byte       `json:"signature"`
 }
 
 // A Deposit is one of an account's, numbered from 1.
@@ -293,8 +305,8 @@ type KeyCounter struct {
 }
 
 // An Hour counts what was done in it. The roots are those that Root returns of
-// BlindedHash of each output, and of each serial, sorted; the root of what was spent
-// comes a day late.
+// BlindedHash of each output, of each serial, and of Leaf of each deposit's receipt,
+// sorted; the roots of what was spent and deposited come a day late.
 type Hour struct {
 	Hour     int64  `json:"hour"` // since 1970
 	Issued   int64  `json:"issued"`
@@ -302,6 +314,7 @@ type Hour struct {
 	Refunded int64  `json:"refunded"`
 	Outputs  []byte `json:"outputs,omitempty"`
 	Spent    []byte `json:"spent,omitempty"`
+	Deposits []byte `json:"deposits,omitempty"`
 }
 
 // A Problem is an error as it crosses HTTP (RFC 9457).

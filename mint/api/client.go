@@ -199,8 +199,9 @@ type Kind string
 
 // What an hour's roots are over.
 const (
-	LeafOutputs Kind = "outputs"
-	LeafSpent   Kind = "spent"
+	LeafOutputs  Kind = "outputs"
+	LeafSpent    Kind = "spent"
+	LeafDeposits Kind = "deposits"
 )
 
 // Leaves returns what an hour's root is over, sorted.

@@ -52,6 +52,20 @@ func (r Receipt) Verify(key ed25519.PublicKey) error {
 	return verify("check a receipt", key, r.Text(), r.Signature)
 }
 
+// Leaf is what is counted of a receipt: the hash of what the mint signs of it, which
+// tells nobody who does not have the receipt what it is of.
+func (r Receipt) Leaf() [32]byte { return sha256.Sum256(r.Text()) }
+
+// Text is what the mint signs of a payout.
+func (p Payout) Text() []byte {
+	return text("cloudpal payout v1", p.Center, number(p.N), number(p.Units), []byte(p.Reference), number(p.At.Unix()), number(p.Epoch))
+}
+
+// Verify checks a payout by the receipt key of its epoch.
+func (p Payout) Verify(key ed25519.PublicKey) error {
+	return verify("check a payout", key, p.Text(), p.Signature)
+}
+
 // Text is what the mint signs of the directory.
 func (d Directory) Text() []byte {
 	parts := [][]byte{number(d.Time.Unix()), number(d.Epoch)}
@@ -72,10 +86,10 @@ func (c Counters) Text() []byte {
 	for _, k := range c.Keys {
 		parts = append(parts, k.Key, number(k.Issued), number(k.Redeemed), number(k.Refunded), number(int64(len(k.Hours))))
 		for _, h := range k.Hours {
-			parts = append(parts, number(h.Hour), number(h.Issued), number(h.Redeemed), number(h.Refunded), h.Outputs, h.Spent)
+			parts = append(parts, number(h.Hour), number(h.Issued), number(h.Redeemed), number(h.Refunded), h.Outputs, h.Spent, h.Deposits)
 		}
 	}
-	return text("cloudpal counters v1", parts...)
+	return text("cloudpal counters v2", parts...)
 }
 
 // Verify checks the counters by the receipt key of the epoch that they name.

@@ -66,6 +66,7 @@ type Report struct {
 	Hours    int            `json:"hours"`
 	Issued   int64          `json:"issued"` // tickets
 	Redeemed int64          `json:"redeemed"`
+	Counted  []Counted      `json:"counted,omitempty"` // of one's own receipts
 	Findings []Finding      `json:"findings"`
 	Evidence map[string]any `json:"evidence,omitempty"`
 	Memory   Memory         `json:"-"` // for the next; that of before where the keys are not to be believed
@@ -77,6 +78,12 @@ type Finding struct {
 	Evidence []string `json:"evidence,omitempty"`
 }
 
+// A keyHour is a key and an hour.
+type keyHour struct {
+	key  ticket.KeyID
+	hour int64
+}
+
 // An auditor is one audit.
 type auditor struct {
 	Config
@@ -85,6 +92,7 @@ type auditor struct {
 	keys      map[ticket.KeyID]*ticket.Key // that are logged
 	outputs   map[[32]byte]bool
 	spent     map[[32]byte]bool
+	deposits  map[keyHour][][32]byte     // sorted
 	until     map[ticket.KeyID]time.Time // when the counters of a key are of
 }
 
@@ -97,6 +105,7 @@ func Run(ctx context.Context, c Config) (*Report, error) {
 		keys:      map[ticket.KeyID]*ticket.Key{},
 		outputs:   map[[32]byte]bool{},
 		spent:     map[[32]byte]bool{},
+		deposits:  map[keyHour][][32]byte{},
 		until:     map[ticket.KeyID]time.Time{},
 	}
 	if err := a.run(ctx); err != nil {

@@ -158,8 +158,9 @@ func TestLies(t *testing.T) {
 	}
 	none := api.Root(nil)
 	own := Own{Signed: []Signed{signed}, Receipts: []api.Receipt{receipt}}
-	if r := w.audit(Config{Own: own, Memory: before}); len(r.Findings) > 0 {
-		t.Fatalf("before it lies: %+v", r.Findings)
+	honest := w.audit(Config{Own: own, Memory: before})
+	if len(honest.Findings) > 0 || len(honest.Counted) != 1 {
+		t.Fatalf("before it lies: %+v", honest)
 	}
 	stranger := receipt
 	stranger.Key = make([]byte, 32)
@@ -199,6 +200,29 @@ func TestLies(t *testing.T) {
 			leaves: func(kind api.Kind, _ int64, leaves [][32]byte) ([][32]byte, error) {
 				if kind == api.LeafSpent {
 					return nil, nil
+				}
+				return leaves, nil
+			},
+		}},
+		{name: "it calls a deposit a swap", want: "a deposit of paid 64 of epoch 82 at 2026-11-20 12:00 is not among", own: Own{Receipts: own.Receipts}, liar: liar{
+			counters: func(c *api.Counters) error { of(c, day).Hours[0].Deposits = none[:]; return nil },
+			leaves: func(kind api.Kind, _ int64, leaves [][32]byte) ([][32]byte, error) {
+				if kind == api.LeafDeposits {
+					return nil, nil
+				}
+				return leaves, nil
+			},
+		}},
+		{name: "it does not say what was deposited", want: "which of the redeemed of 2026-11-20 12:00 were deposited", liar: liar{
+			counters: func(c *api.Counters) error { of(c, day).Hours[0].Deposits = nil; return nil },
+		}},
+		{name: "it says that another deposit was made", want: "it changed what it had said", memory: honest.Memory, liar: liar{
+			counters: func(c *api.Counters) error { of(c, day).Hours[0].Deposits = none[:]; return nil },
+		}},
+		{name: "it makes deposits of nothing", want: "it shows 2 deposits, and counts 1 redeemed", liar: liar{
+			leaves: func(kind api.Kind, _ int64, leaves [][32]byte) ([][32]byte, error) {
+				if kind == api.LeafDeposits && len(leaves) > 0 {
+					return append(leaves, [32]byte{}), nil
 				}
 				return leaves, nil
 			},
@@ -377,5 +401,81 @@ func TestUnreachable(t *testing.T) {
 	cancel()
 	if _, err := Run(gone, Config{Mint: w.client, Trust: w.trust, Now: w.now()}); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// What proves that a deposit was counted proves that, and of no other deposit: whoever
+// has the counters and the receipt key can check it.
+func TestCounted(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	var own Own
+	for range 3 {
+		a, _ := w.buy()
+		own.Receipts = append(own.Receipts, w.deposit(a, 0))
+	}
+	swapped, _ := w.buy()
+	w.swap(swapped)
+	w.add(27 * time.Hour)
+	r := w.audit(Config{Own: own})
+	if len(r.Findings) > 0 || len(r.Counted) != len(own.Receipts) {
+		t.Fatalf("got %+v", r)
+	}
+	text, err := json.Marshal(r)
+	w.must(err)
+	var shown struct {
+		Counted  []Counted
+		Evidence map[string]api.Counters
+	}
+	if err := json.Unmarshal(text, &shown); err != nil {
+		t.Fatal(err)
+	}
+	counters := shown.Evidence["counters-82"]
+	w.must(counters.Verify(w.receipt.Public().(ed25519.PublicKey)))
+	for i, c := range shown.Counted {
+		w.must(c.Verify(counters))
+		if !bytes.Equal(c.Receipt.Serial, own.Receipts[i].Serial) || c.Size != 3 {
+			t.Errorf("receipt %d is proved as %+v", i, c)
+		}
+		for name, change := range map[string]func(*Counted){
+			"another amount": func(c *Counted) { c.Receipt.Amount = 256 },
+			"another center": func(c *Counted) { c.Receipt.Center = make([]byte, 32) },
+			"another hour":   func(c *Counted) { c.Receipt.Credited = c.Receipt.Credited.Add(time.Hour) },
+			"another key":    func(c *Counted) { c.Receipt.Key = make([]byte, 32) },
+			"another epoch":  func(c *Counted) { c.Epoch++ },
+			"another place":  func(c *Counted) { c.Index = (c.Index + 1) % c.Size },
+			"another size":   func(c *Counted) { c.Size = 1 },
+			"a shorter path": func(c *Counted) { c.Path = c.Path[1:] },
+			"something else": func(c *Counted) { c.Path = append([][]byte{make([]byte, 32)}, c.Path[1:]...) },
+		} {
+			bad := c
+			change(&bad)
+			if err := bad.Verify(counters); !errors.Is(err, cloudpal.Denied) {
+				t.Errorf("%s: got %v", name, err)
+			}
+		}
+	}
+}
+
+// Each of any number of deposits can be proved.
+func TestProve(t *testing.T) {
+	t.Parallel()
+	var leaves [][32]byte
+	for n := range 40 {
+		r := api.Receipt{Serial: []byte{byte(n)}, Key: []byte{7}, Credited: time.Unix(3600, 0)}
+		leaves = append(leaves, r.Leaf())
+		root := api.Root(leaves)
+		counters := api.Counters{Epoch: 82, Keys: []api.KeyCounter{{Key: []byte{7}, Hours: []api.Hour{{Hour: 1, Deposits: root[:]}}}}}
+		for i := range leaves {
+			r.Serial = []byte{byte(i)}
+			c, ok := prove(r, 82, leaves)
+			if !ok || c.Verify(counters) != nil {
+				t.Errorf("of %d, %d is not proved", n+1, i)
+			}
+		}
+		r.Serial = []byte{99}
+		if _, ok := prove(r, 82, leaves); ok {
+			t.Error("what is not there is proved")
+		}
 	}
 }

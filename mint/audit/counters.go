@@ -138,7 +138,30 @@ func (a *auditor) checkHour(ctx context.Context, k *ticket.Key, h api.Hour, at t
 	if len(h.Spent) == 0 && at.Sub(endOf(h.Hour)) < spentDue {
 		return nil
 	}
-	return a.checkLeaves(ctx, k, h.Hour, api.LeafSpent, h.Redeemed, h.Spent, a.spent, name)
+	if err := a.checkLeaves(ctx, k, h.Hour, api.LeafSpent, h.Redeemed, h.Spent, a.spent, name); err != nil {
+		return err
+	}
+	return a.checkDeposits(ctx, k, h, name)
+}
+
+// checkDeposits checks what was deposited in an hour: not more than was redeemed, the
+// rest of which was swapped.
+func (a *auditor) checkDeposits(ctx context.Context, k *ticket.Key, h api.Hour, name []string) error {
+	if len(h.Deposits) == 0 {
+		if h.Redeemed > 0 {
+			a.find(name, "%s: it does not say which of the redeemed of %s were deposited", nameOf(k), hourName(h.Hour))
+		}
+		return nil
+	}
+	leaves, err := a.leaves(ctx, k, h.Hour, api.LeafDeposits, h.Deposits, name)
+	if err != nil {
+		return err
+	}
+	if int64(len(leaves)) > h.Redeemed {
+		a.find(name, "%s: of %s it shows %d deposits, and counts %d redeemed", nameOf(k), hourName(h.Hour), len(leaves), h.Redeemed)
+	}
+	a.deposits[keyHour{k.ID(), h.Hour}] = leaves
+	return nil
 }
 
 func (a *auditor) checkLeaves(ctx context.Context, k *ticket.Key, hour int64, kind api.Kind, n int64, root []byte, all map[[32]byte]bool, name []string) error {
@@ -148,16 +171,9 @@ func (a *auditor) checkLeaves(ctx context.Context, k *ticket.Key, hour int64, ki
 		}
 		return nil
 	}
-	leaves, err := a.Mint.Leaves(ctx, k.ID(), kind, hour)
-	if withheld(err) {
-		a.find(name, "%s: it keeps back the %s of %s", nameOf(k), kind, hourName(hour))
-		return nil
-	}
+	leaves, err := a.leaves(ctx, k, hour, kind, root, name)
 	if err != nil {
 		return err
-	}
-	if sum := api.Root(leaves); !bytes.Equal(sum[:], root) {
-		a.find(name, "%s: the root of the %s of %s is not that of what it shows", nameOf(k), kind, hourName(hour))
 	}
 	if int64(len(leaves)) != n {
 		a.find(name, "%s: of %s it counts %d %s, and shows %d", nameOf(k), hourName(hour), n, kind, len(leaves))
@@ -169,6 +185,22 @@ func (a *auditor) checkLeaves(ctx context.Context, k *ticket.Key, hour int64, ki
 		all[leaf] = true
 	}
 	return nil
+}
+
+// leaves returns what a root is over, as the mint shows it.
+func (a *auditor) leaves(ctx context.Context, k *ticket.Key, hour int64, kind api.Kind, root []byte, name []string) ([][32]byte, error) {
+	leaves, err := a.Mint.Leaves(ctx, k.ID(), kind, hour)
+	if withheld(err) {
+		a.find(name, "%s: it keeps back the %s of %s", nameOf(k), kind, hourName(hour))
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if sum := api.Root(leaves); !bytes.Equal(sum[:], root) {
+		a.find(name, "%s: the root of the %s of %s is not that of what it shows", nameOf(k), kind, hourName(hour))
+	}
+	return leaves, nil
 }
 
 // checkUnchanged compares counters with those that were signed before: an hour that
@@ -212,5 +244,6 @@ func (a *auditor) checkNothingInserted(e ticket.Epoch, was, is api.KeyCounter, a
 // is as it should be.
 func same(was, is api.Hour) bool {
 	return was.Issued == is.Issued && was.Redeemed == is.Redeemed && was.Refunded == is.Refunded &&
-		bytes.Equal(was.Outputs, is.Outputs) && (len(was.Spent) == 0 || bytes.Equal(was.Spent, is.Spent))
+		bytes.Equal(was.Outputs, is.Outputs) && (len(was.Spent) == 0 || bytes.Equal(was.Spent, is.Spent)) &&
+		(len(was.Deposits) == 0 || bytes.Equal(was.Deposits, is.Deposits))
 }

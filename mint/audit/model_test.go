@@ -133,6 +133,16 @@ func (m *model) trade(rt *rapid.T) {
 	}
 }
 
+// deposited are the leaves of deposits: every second of what was spent is one.
+func deposited(spent [][32]byte) (leaves [][32]byte) {
+	for i, s := range spent {
+		if i%2 == 0 {
+			leaves = append(leaves, sha256.Sum256(s[:]))
+		}
+	}
+	return leaves
+}
+
 func (m *model) Counters(context.Context, ticket.Epoch) (api.Counters, error) {
 	c := api.Counters{Issuer: issuer, Epoch: epoch, Time: m.now.Truncate(time.Hour), Signed: epoch}
 	for i, k := range m.keys {
@@ -145,7 +155,8 @@ func (m *model) Counters(context.Context, ticket.Epoch) (api.Counters, error) {
 				continue
 			}
 			outputs, spent := api.Root(m.outputs[at]), api.Root(m.spent[at])
-			h.Outputs, h.Spent = outputs[:], spent[:]
+			deposits := api.Root(deposited(m.spent[at]))
+			h.Outputs, h.Spent, h.Deposits = outputs[:], spent[:], deposits[:]
 			n.Issued, n.Redeemed, n.Refunded = n.Issued+h.Issued, n.Redeemed+h.Redeemed, n.Refunded+h.Refunded
 			n.Hours = append(n.Hours, h)
 		}
@@ -161,8 +172,11 @@ func (m *model) Counters(context.Context, ticket.Epoch) (api.Counters, error) {
 func (m *model) Leaves(_ context.Context, id ticket.KeyID, kind api.Kind, hour int64) ([][32]byte, error) {
 	at := place{slices.IndexFunc(m.keys, func(k *ticket.Key) bool { return k.ID() == id }), hour}
 	leaves := m.outputs[at]
-	if kind == api.LeafSpent {
+	switch kind {
+	case api.LeafSpent:
 		leaves = m.spent[at]
+	case api.LeafDeposits:
+		leaves = deposited(m.spent[at])
 	}
 	if m.leaves != nil {
 		leaves = m.leaves(at, kind, slices.Clone(leaves))
@@ -198,7 +212,7 @@ func TestAnyChangeIsFound(t *testing.T) {
 		if rapid.Bool().Draw(rt, "less") {
 			by = -by
 		}
-		field := rapid.IntRange(0, 9).Draw(rt, "field")
+		field := rapid.IntRange(0, 10).Draw(rt, "field")
 		which := rapid.IntRange(0, 1000).Draw(rt, "which")
 		m.lie = func(c *api.Counters) {
 			traded := slices.DeleteFunc(slices.Clone(c.Keys), func(k api.KeyCounter) bool { return len(k.Hours) == 0 })
@@ -222,6 +236,8 @@ func TestAnyChangeIsFound(t *testing.T) {
 				h.Spent[which%32] ^= 1
 			case 7:
 				h.Hour += 1000
+			case 10:
+				h.Deposits[which%32] ^= 1
 			case 8:
 				c.Keys = slices.Delete(c.Keys, at, at+1)
 			}

@@ -68,8 +68,21 @@ func (a *auditor) checkReceipt(r api.Receipt, name string) {
 		a.find(a.keep(name, r), "it took a ticket of the key %x, which is not logged", r.Key)
 	case k.Denomination != r.Amount:
 		a.find(a.keep(name, r), "it credited %d units for a ticket of %s", r.Amount, nameOf(k))
-	case !a.spent[[32]byte(r.Serial)] && a.due(k.ID(), r.Credited, spentDue):
-		a.find(a.keep(name, r), "a deposit of %s at %s is not among those that it counts", nameOf(k), hourName(api.HourOf(r.Credited)))
+	default:
+		a.checkCounted(r, k, name)
+	}
+}
+
+// checkCounted looks for a receipt among the deposits of its hour. Where it is, that can
+// be proved from then on by what the mint has signed.
+func (a *auditor) checkCounted(r api.Receipt, k *ticket.Key, name string) {
+	hour := api.HourOf(r.Credited)
+	c, ok := prove(r, k.Epoch, a.deposits[keyHour{k.ID(), hour}])
+	switch {
+	case ok && a.spent[[32]byte(r.Serial)]:
+		a.report.Counted = append(a.report.Counted, c)
+	case a.due(k.ID(), r.Credited, spentDue):
+		a.find(a.keep(name, r), "a deposit of %s at %s is not among those that it counts", nameOf(k), hourName(hour))
 	}
 }
 

@@ -17,6 +17,7 @@ const (
 	outstanding = "outstanding" // tickets of a key that somebody has
 	payable     = "payable"     // what the mint owes a center
 	held        = "held"        // of that, what a dispute is about
+	paidOut     = "paidout"     // what a center was paid for
 	swapped     = "swapped"     // tickets that were swapped for nothing: by a wallet's mistake, or until it asks again
 	breakage    = "breakage"    // tickets that nobody will bring
 	cash        = "cash"        // money that came by a method: positive
@@ -67,8 +68,9 @@ func (b *Books) Accounts(ctx context.Context) ([]Account, error) {
 }
 
 // Check looks whether the books are right: each account has what was posted to it,
-// each entry and so each unit is zero in all, nobody has less than nothing, and of
-// each key as much is outstanding as was signed and did not come back.
+// each entry and so each unit is zero in all, nobody has less than nothing, each
+// center is owed what it deposited, less what was given back and paid out, and of each
+// key as much is outstanding as was signed and did not come back.
 func (b *Books) Check(ctx context.Context, keys []*ticket.Key) error {
 	for _, rule := range []struct{ wrong, query string }{
 		{"an account has another balance than its postings",
@@ -83,6 +85,9 @@ func (b *Books) Check(ctx context.Context, keys []*ticket.Key) error {
 		if err := b.count(ctx, rule.wrong, rule.query); err != nil {
 			return err
 		}
+	}
+	if _, err := b.Debts(ctx, 0); err != nil {
+		return err
 	}
 	return b.checkKeys(ctx, keys)
 }

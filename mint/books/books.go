@@ -12,6 +12,7 @@
 //	                 ▲  │ swap  ▲  ▲                  │                          │
 //	                 └──┘       │  └─────refund───────┘                          │
 //	                            └──────────────────settle────────────────────────┘
+//	payable/CENTER ──payout──► paidout/CENTER
 //	outstanding/KEY ──nobody came──► breakage
 //
 // What is sold is negative, and all accounts together are zero, in each class of

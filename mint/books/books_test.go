@@ -98,6 +98,8 @@ func TestCheck(t *testing.T) {
 		"a posting":   `delete from postings where name = 'prepaid'`,
 		"an account":  `delete from accounts where name = 'prepaid'`,
 		"a deposit":   `insert into postings (entry, unit, name, amount, hour) values ('deposit/1', 'EUR', 'none', 0, 1)`,
+		"a payout":    `insert into payouts (reference, center, n, units, time) values ('r', x'` + strings.Repeat("01", 32) + `', 1, 5, 1)`,
+		"a debt":      `update postings set unit = 'paid', name = 'payable/1' where name = 'cash'; update accounts set unit = 'paid', name = 'payable/1' where name = 'cash'; update postings set unit = 'paid'; update accounts set unit = 'paid'`,
 		"less than 0": `update accounts set balance = -1, name = 'payable/1' where name = 'prepaid'`,
 	} {
 		b := opened(t, filepath.Join(t.TempDir(), "books.db"))

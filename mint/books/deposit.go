@@ -104,6 +104,11 @@ func (b *Books) Deposits(ctx context.Context, c ticket.CenterID, after int64, mo
 	return query(ctx, b, "list deposits", readDeposit, `select `+depositColumns+depositsFrom+`where d.center = $1 and d.n > $2 order by d.n limit $3`, c[:], after, most)
 }
 
+// DepositsIn returns the deposits under a key in an hour.
+func (b *Books) DepositsIn(ctx context.Context, id ticket.KeyID, hour int64) ([]Deposit, error) {
+	return query(ctx, b, "list deposits", readDeposit, `select `+depositColumns+depositsFrom+`where d.key = $1 and d.hour = $2`, id[:], hour)
+}
+
 // Balance returns what the mint owes a center for tickets of a class, and what more
 // is held for disputes.
 func (b *Books) Balance(ctx context.Context, c ticket.CenterID, class ticket.Class) (owed, kept int64, err error) {

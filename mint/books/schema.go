@@ -60,6 +60,15 @@ create table if not exists deposits (
 	epoch bigint not null,
 	unique (center, n)
 );
+create index if not exists deposits_hour on deposits (key, hour);
+create table if not exists payouts (
+	reference text primary key,
+	center bytea not null,
+	n bigint not null,
+	units bigint not null,
+	time bigint not null,
+	unique (center, n)
+);
 create table if not exists refunds (
 	serial bytea primary key,
 	units bigint not null,
