@@ -88,7 +88,7 @@ var mayImport = map[string]string{
 	"pal/module":   "golang.org/x/sys",
 	"pal/volume":   "golang.org/x/sys",
 
-	"person": "center/api console identity network/overlay network/tunnel golang.org/x/crypto",
+	"person": "center/api console identity mint/api network/overlay network/tunnel person/wallet ticket ticket/manifest golang.org/x/crypto",
 
 	"person/wallet": "center/api mint/api ticket ticket/manifest golang.org/x/crypto",
 

@@ -17,6 +17,7 @@ import (
 	"github.com/tradle/cloudpal/identity"
 	"github.com/tradle/cloudpal/network/overlay"
 	"github.com/tradle/cloudpal/network/tunnel"
+	"github.com/tradle/cloudpal/person/wallet"
 )
 
 // A Mode says what goes through the tunnel.
@@ -41,14 +42,18 @@ type Agent struct {
 	work    sync.Mutex // held by who changes the pal or the tunnel, one at a time
 	refused [32]byte   // guarded by work: head of a list that the core did not take
 
+	paying sync.Mutex // held by who pays the center, one at a time
+
 	mu      sync.Mutex // guards what follows; never held while waiting
 	asking  *api.Client
 	tun     *tunnel.Tunnel
 	mode    Mode
 	pal     api.Pal // as the center told last
 	seen    time.Time
-	woke    api.Event // the last wake or boot; N is 0 where none is known
-	problem error     // why the pal could not be looked at, or unlocked
+	woke    api.Event      // the last wake or boot; N is 0 where none is known
+	problem error          // why the pal could not be looked at, or unlocked
+	purse   *wallet.Wallet // that pays the center; nil where none was needed yet
+	poor    error          // why the center could not be paid
 }
 
 // NewAgent returns an agent that has not begun, of this version of the program.
@@ -88,10 +93,11 @@ func (a *Agent) Run(ctx context.Context) error {
 	defer stop()
 	var tasks sync.WaitGroup
 	tasks.Go(func() { a.loop(ctx) })
+	tasks.Go(func() { a.payLoop(ctx) })
 	err = serve(ctx, l, a.handler(stop))
 	stop()
 	tasks.Wait()
-	return errors.Join(err, a.page.close(), a.closeTunnel())
+	return errors.Join(err, a.page.close(), a.closeTunnel(), a.closePurse())
 }
 
 // grace is what requests have to end when the agent does.

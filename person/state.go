@@ -52,6 +52,7 @@ type Local struct {
 	Socket string   `json:"socket"`
 	Listen []string `json:"listen,omitempty"`
 	Args   []string `json:"args,omitempty"`
+	Grant  *Grant   `json:"grant,omitempty"` // of tickets that the center takes; none: it is free of charge, or takes others
 }
 
 // A Pal is what this device knows its pal by.

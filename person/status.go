@@ -20,7 +20,8 @@ type Status struct {
 	Woke    *api.Event     `json:"woke,omitempty"` // the last wake or boot
 	Network []netip.Prefix `json:"network"`        // the overlay
 	Devices []Device       `json:"devices"`
-	Agent   *AgentStatus   `json:"agent"` // null where none runs
+	Agent   *AgentStatus   `json:"agent"`           // null where none runs
+	Money   *Money         `json:"money,omitempty"` // where the pal is paid for
 	Problem string         `json:"problem,omitempty"`
 	Hint    string         `json:"hint,omitempty"`
 }
@@ -58,7 +59,29 @@ func (h *Home) Status(ctx context.Context) (Status, error) {
 		return Status{}, err
 	}
 	defer c.Close()
-	return status(ctx, c, s, true)
+	st, err := status(ctx, c, s, true)
+	if err != nil || !st.Center.Answers {
+		return st, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	st.Money, err = h.money(ctx, c, s)
+	st.trouble(err)
+	return st, nil
+}
+
+// money tells how the pal is paid for: nil where its center is free of charge.
+func (h *Home) money(ctx context.Context, c *api.Client, s State) (*Money, error) {
+	about, err := c.Center(ctx)
+	if err != nil || !about.Paid {
+		return nil, err
+	}
+	w, err := h.openPaying(ctx, c, s, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer w.Close()
+	return s.money(ctx, c, w)
 }
 
 func status(ctx context.Context, c *api.Client, s State, events bool) (Status, error) {
@@ -119,7 +142,7 @@ func (a *Agent) status(ctx context.Context) (Status, error) {
 		return Status{}, err
 	}
 	a.mu.Lock()
-	woke, problem := a.woke, a.problem
+	woke, problem, purse, poor := a.woke, a.problem, a.purse, a.poor
 	a.mu.Unlock()
 	st, err := status(ctx, c, s, woke.N == 0)
 	if err != nil {
@@ -129,6 +152,13 @@ func (a *Agent) status(ctx context.Context) (Status, error) {
 		st.Woke = &woke
 	}
 	st.trouble(problem)
+	st.trouble(poor)
+	if purse != nil && st.Center.Answers {
+		ctx, cancel := context.WithTimeout(ctx, askTimeout)
+		defer cancel()
+		st.Money, err = s.money(ctx, c, purse)
+		st.trouble(err)
+	}
 	st.Agent = a.self()
 	return st, nil
 }

@@ -28,8 +28,6 @@ const joinTimeout = 60 * time.Second
 // up does what is left to do. Each step may be done again, and finds what an
 // earlier try has done.
 func (a *Agent) up(ctx context.Context, r UpRequest, tell func(Step)) error {
-	a.work.Lock()
-	defer a.work.Unlock()
 	step := func(name string, f func() error) error {
 		begun := time.Now()
 		tell(Step{Name: name})
@@ -39,6 +37,12 @@ func (a *Agent) up(ctx context.Context, r UpRequest, tell func(Step)) error {
 		}
 		return err
 	}
+	err := a.fund(ctx, func(f func() error) error { return step("paying the center", f) })
+	if err != nil {
+		return err
+	}
+	a.work.Lock()
+	defer a.work.Unlock()
 	c, s, err := a.ask()
 	if err != nil {
 		return err

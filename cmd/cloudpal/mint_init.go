@@ -44,6 +44,7 @@ of them other keys, and call it a mint of one's own.`
 type mintOptions struct {
 	folder, issuer, url, listen, database, signer, root string
 	own                                                 bool
+	later                                               bool // its first keys are made when it serves
 	witnesses                                           []string
 	quorum                                              int
 }
@@ -97,36 +98,44 @@ func (c *cli) mintInit() *cobra.Command {
 	return cmd
 }
 
-// initMint makes a mint beside the place where it goes, and moves it there when it is
-// whole.
 func (c *cli) initMint(ctx context.Context, o mintOptions) error {
 	f, err := c.mintDir(o.folder)
 	if err != nil {
 		return err
 	}
-	op := "make a mint in " + string(f)
-	if _, err := os.Stat(string(f)); err == nil {
-		return cloudpal.E(op, cloudpal.Exist, nil).WithHint("one is there: cloudpal mint serve; or give another --folder")
-	}
 	if o.own && o.root != "" {
 		return usage{errors.New("--own leaves the root key in the folder, --root takes it away")}
 	}
+	trust, err := c.makeMint(ctx, f, o)
+	if err != nil {
+		return err
+	}
+	return c.saidMint(f, o, trust)
+}
+
+// makeMint makes a mint beside the place where it goes, and moves it there when it is
+// whole.
+func (c *cli) makeMint(ctx context.Context, f mintFolder, o mintOptions) (*manifest.Trust, error) {
+	op := "make a mint in " + string(f)
+	if _, err := os.Stat(string(f)); err == nil {
+		return nil, cloudpal.E(op, cloudpal.Exist, nil).WithHint("one is there: cloudpal mint serve; or give another --folder")
+	}
 	draft := mintFolder(string(f) + ".new")
 	if err := errors.Join(os.RemoveAll(string(draft)), os.MkdirAll(draft.path("receipts"), 0o700)); err != nil {
-		return cloudpal.E(op, "", err)
+		return nil, cloudpal.E(op, "", err)
 	}
 	defer os.RemoveAll(string(draft))
 	trust, err := c.draftMint(ctx, draft, o)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := os.Rename(string(draft), string(f)); err != nil {
-		return cloudpal.E(op, "", err)
+		return nil, cloudpal.E(op, "", err)
 	}
 	if err := syncFolder(filepath.Dir(string(f))); err != nil {
-		return cloudpal.E(op, "", err)
+		return nil, cloudpal.E(op, "", err)
 	}
-	return c.saidMint(f, o, trust)
+	return trust, nil
 }
 
 // saidMint says what to do with a mint that was just made.
@@ -195,7 +204,7 @@ func (c *cli) draftMint(ctx context.Context, f mintFolder, o mintOptions) (*mani
 	if err := f.makeAccount(ctx, config); err != nil {
 		return nil, err
 	}
-	if !trust.Alone() {
+	if !trust.Alone() || o.later {
 		return trust, nil // witnesses have to be told of the log first
 	}
 	root, err := note.NewSigner(rootSecret)

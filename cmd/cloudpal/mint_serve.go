@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/mod/sumdb/note"
 
 	"github.com/tradle/cloudpal"
 	"github.com/tradle/cloudpal/mint"
@@ -77,8 +78,9 @@ func (c *cli) serveMint(ctx context.Context, f mintFolder, log *slog.Logger, rea
 	}
 	defer keys.Close()
 	shown := shownLog{keys, trust, time.Now}
-	if _, _, err := shown.Epoch(ctx, ticket.EpochAt(time.Now())); err != nil {
-		return cloudpal.E("find this month's keys", "", err).WithHint("make them: cloudpal mint keys add")
+	root, err := f.rootFor(ctx, shown)
+	if err != nil {
+		return err
 	}
 	b, err := f.openBooks(ctx, config)
 	if err != nil {
@@ -100,6 +102,11 @@ func (c *cli) serveMint(ctx context.Context, f mintFolder, log *slog.Logger, rea
 		return err
 	}
 	defer stop()
+	if root != nil {
+		if err := f.publishMonth(ctx, shown, signer, root, ticket.EpochAt(time.Now())); err != nil {
+			return cloudpal.E("make this month's keys", "", err)
+		}
+	}
 	methods, err := config.methods(ctx, b)
 	if err != nil {
 		return err
@@ -123,11 +130,26 @@ func (c *cli) serveMint(ctx context.Context, f mintFolder, log *slog.Logger, rea
 	defer monthly.Wait()
 	ctx, end := context.WithCancel(ctx)
 	defer end()
-	monthly.Go(func() { f.eachMonth(ctx, shown, signer, log) })
+	// Who has just made a month's keys has time for the next month's.
+	monthly.Go(func() { f.eachMonth(ctx, shown, signer, log, root != nil) })
 	if err := ready(trust.URL); err != nil {
 		return err
 	}
 	return m.Serve(ctx, l, cert, f.handler(m, keys))
+}
+
+// rootFor returns the root key where this month's keys are yet to be made and it is at
+// hand, as in a mint of one's own that was away for long, or that is new.
+func (f mintFolder) rootFor(ctx context.Context, log shownLog) (note.Signer, error) {
+	_, _, err := log.Epoch(ctx, ticket.EpochAt(time.Now()))
+	if err == nil {
+		return nil, nil
+	}
+	k, rootErr := f.readRoot("")
+	if !errors.Is(err, cloudpal.NotExist) || rootErr != nil || k.Plain == "" {
+		return nil, cloudpal.E("find this month's keys", "", err).WithHint("make them: cloudpal mint keys add")
+	}
+	return k.open(nil)
 }
 
 // methods are how the mint is paid.
@@ -228,14 +250,15 @@ const warnAhead = 7 * 24 * time.Hour
 
 // eachMonth makes each month's keys, where the root key is at hand, and says so in time
 // where it is not.
-func (f mintFolder) eachMonth(ctx context.Context, log shownLog, signer signing.Signer, talk *slog.Logger) {
+func (f mintFolder) eachMonth(ctx context.Context, log shownLog, signer signing.Signer, talk *slog.Logger, later bool) {
 	tick := time.NewTicker(monthlyEvery)
 	defer tick.Stop()
 	for {
 		next := ticket.EpochAt(time.Now()) + 1
-		if _, _, err := log.Epoch(ctx, next); errors.Is(err, cloudpal.NotExist) {
+		if _, _, err := log.Epoch(ctx, next); errors.Is(err, cloudpal.NotExist) && !later {
 			f.nextMonth(ctx, log, signer, next, talk)
 		}
+		later = false
 		select {
 		case <-tick.C:
 		case <-ctx.Done():

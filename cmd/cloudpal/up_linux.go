@@ -27,33 +27,55 @@ import (
 const centerLog = "center.log"
 
 // localCenter returns this machine's center, and starts it where it does not
-// run. At is where it was last.
+// run, and with it the mint whose tickets it takes. At is where it was last.
 func (c *cli) localCenter(ctx context.Context, l person.Local, at *api.Address, st *steps) (person.Center, error) {
 	center := person.Center{Local: &l}
-	if a, ok := findLocal(ctx, l, at); ok {
-		center.Address = a
-		return center, nil
-	}
+	a, runs := findLocal(ctx, l, at)
+	center.Address = a
 	if os.Geteuid() != 0 {
+		if runs {
+			return center, nil
+		}
 		return center, cloudpal.E("", cloudpal.Denied, errors.New("a center on this machine needs root, and none runs yet")).
 			WithHint("run: sudo cloudpal up")
 	}
-	pid := startingCenter(l)
-	if pid == 0 {
+	_, err := os.Stat(string(ownMintOf(l)))
+	minted := !sellsItself(l) && (!runs || err == nil)
+	pid := runningAs("center", "--state", l.State)
+	if !runs && pid == 0 {
 		if err := st.do("checking this machine", func() error { return checkMachine(l) }); err != nil {
 			return center, err
 		}
 	}
-	err := st.do("starting a center", func() (err error) {
-		center.Address, err = startCenter(ctx, l, pid)
-		return err
-	})
-	return center, err
+	if minted {
+		if err := c.ensureMint(ctx, l); err != nil {
+			return center, err
+		}
+	}
+	if !runs {
+		err := st.do("starting a center", func() (err error) {
+			center.Address, err = startCenter(ctx, l, pid)
+			return err
+		})
+		if err != nil {
+			return center, err
+		}
+	}
+	l.Grant = nil
+	if minted {
+		if l.Grant, err = readGrant(l); err != nil {
+			return center, err
+		}
+		err = st.do("starting a mint", func() error { return c.awaitMint(ctx, l) })
+		return center, err
+	}
+	return center, nil
 }
 
-// startingCenter returns the process of a center with that state, which an
-// earlier "up" may have started that was then killed; 0 where there is none.
-func startingCenter(l person.Local) (pid int) {
+// runningAs returns the process of our own program that has a verb and a flag with
+// that value, such as one that an earlier "up" started that was then killed; 0 where
+// there is none.
+func runningAs(verb, flag, value string) (pid int) {
 	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, file := range files {
 		data, err := os.ReadFile(file)
@@ -61,8 +83,8 @@ func startingCenter(l person.Local) (pid int) {
 			continue // it is gone
 		}
 		argv := strings.Split(string(data), "\x00")
-		at := slices.Index(argv, "--state")
-		if len(argv) > 1 && argv[1] == "center" && at > 0 && at+1 < len(argv) && argv[at+1] == l.State {
+		at := slices.Index(argv, flag)
+		if len(argv) > 1 && argv[1] == verb && at > 0 && at+1 < len(argv) && argv[at+1] == value {
 			fmt.Sscan(filepath.Base(filepath.Dir(file)), &pid)
 		}
 	}
@@ -194,6 +216,9 @@ func spawnCenter(l person.Local, path string) (pid int, err error) {
 	for _, at := range l.Listen {
 		args = append(args, "--listen", at)
 	}
+	if f := ownMintOf(l); !sellsItself(l) {
+		args = append(args, "--tickets", f.path("mint.json"), "--tariff", filepath.Join(l.State, ownTariff))
+	}
 	cmd, err := background(log, append(args, l.Args...)...)
 	if err == nil {
 		err = cmd.Start()
@@ -222,9 +247,16 @@ func awaitCenter(ctx context.Context, l person.Local, pid int) (api.Address, err
 	}
 }
 
-// stopLocal ends the center that "up" started here, if it runs. The pals on it
-// stay as they are.
+// stopLocal ends the center that "up" started here, if it runs, and its mint. The
+// pals on it stay as they are.
 func (c *cli) stopLocal(ctx context.Context, l person.Local) error {
+	if err := c.stopLocalCenter(ctx, l); err != nil {
+		return err
+	}
+	return c.stopMint(ctx, l)
+}
+
+func (c *cli) stopLocalCenter(ctx context.Context, l person.Local) error {
 	agent := hostapi.Dial(l.Socket)
 	defer agent.Close()
 	h, err := agent.Host(ctx)

@@ -39,14 +39,14 @@ func (w *Wallet) OpenTab(ctx context.Context, at Center, r center.TabRequest, ad
 			WithHint("use a wallet of a mint whose tickets it takes, or another center")
 	}
 	err = w.change(ctx, func(s *state, c *change) error {
-		t := tab{Opened: w.now(), Center: ticket.CenterID(offer.Center), Address: address, Offer: signed}
+		t := tab{Opened: w.now(), Center: ticket.CenterID(offer.Center), Address: address, Request: r, Offer: signed}
 		if old, ok := s.tabs[r.ID]; ok {
 			if old.Center != t.Center {
 				return cloudpal.E("open a tab", cloudpal.Denied, errors.New("the center signs with another key than it did")).
 					WithHint("pay nothing more there; close the tab with: cloudpal down")
 			}
 			t = *old
-			t.Offer = signed
+			t.Request, t.Offer = r, signed
 		}
 		c.put(kindTab, string(r.ID[:]), t)
 		return nil

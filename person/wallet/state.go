@@ -90,15 +90,16 @@ type payment struct {
 
 // A tab is an account at a center.
 type tab struct {
-	Opened  time.Time       `json:"opened"`
-	Center  ticket.CenterID `json:"center"`
-	Address string          `json:"address,omitempty"` // of the center, for people and commands
-	Offer   center.Signed   `json:"offer"`
-	Meter   center.Meter    `json:"meter"` // the last that is known
-	Closed  *center.Signed  `json:"closed,omitempty"`
-	Short   bool            `json:"short,omitempty"` // it gives back too little: a dispute brings it
-	Dispute *mint.Dispute   `json:"dispute,omitempty"`
-	Ended   bool            `json:"ended,omitempty"`
+	Opened  time.Time         `json:"opened"`
+	Center  ticket.CenterID   `json:"center"`
+	Address string            `json:"address,omitempty"` // of the center, for people and commands
+	Request center.TabRequest `json:"request"`
+	Offer   center.Signed     `json:"offer"`
+	Meter   center.Meter      `json:"meter"` // the last that is known
+	Closed  *center.Signed    `json:"closed,omitempty"`
+	Short   bool              `json:"short,omitempty"` // it gives back too little: a dispute brings it
+	Dispute *mint.Dispute     `json:"dispute,omitempty"`
+	Ended   bool              `json:"ended,omitempty"`
 }
 
 // A gift is tickets that were sent, to somebody or by somebody. Those that were sent

@@ -1,0 +1,371 @@
+package person
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tradle/cloudpal"
+	"github.com/tradle/cloudpal/center/api"
+	mint "github.com/tradle/cloudpal/mint/api"
+	"github.com/tradle/cloudpal/person/wallet"
+	"github.com/tradle/cloudpal/ticket"
+	"github.com/tradle/cloudpal/ticket/manifest"
+)
+
+// A Grant is a mint that gives this person tickets: that of their own machine.
+type Grant struct {
+	Trust   []byte `json:"trust"`   // manifest.Trust
+	Account string `json:"account"` // secret: for free tickets
+}
+
+const (
+	grantPack   = "week" // that is taken of a grant
+	grantSlices = 2      // another is taken when there is less in the wallet than so many slices
+)
+
+// WalletDir is where the wallets of a home are, one for each mint.
+func WalletDir(home string) string { return filepath.Join(home, "wallet") }
+
+// A Money says how a pal is paid for.
+type Money struct {
+	Issuer  string       `json:"issuer"`  // whose tickets pay
+	Units   ticket.Units `json:"units"`   // in the wallet
+	Tickets int          `json:"tickets"` // that they are in
+	Left    ticket.Units `json:"left"`    // at the center, paid and not used
+	Ahead   ticket.Units `json:"ahead"`   // with tickets that are due later
+	Stage   api.Stage    `json:"stage"`
+	Hour    float64      `json:"hour"`  // units that the pal costs an hour, as it is now
+	Costs   []Cost       `json:"costs"` // of what is metered in it
+	Days    float64      `json:"days"`  // that all of it is enough for, with the core awake
+	Ends    time.Time    `json:"ends,omitzero"`
+	Deletes time.Time    `json:"deletes,omitzero"` // when the pal is deleted if nothing is paid until then
+}
+
+// A Cost is of a part of a pal that is metered by itself.
+type Cost struct {
+	Name string  `json:"name"`
+	Hour float64 `json:"hour"` // units, while it is awake
+}
+
+// newMoney puts together what a wallet has and what a center says.
+func newMoney(b wallet.Balance, st wallet.Standing) *Money {
+	t, tariff := st.Tab, st.Offer.Tariff
+	m := &Money{
+		Issuer: b.Issuer, Left: t.Paid - min(t.Used, t.Paid), Ahead: t.Ahead, Stage: t.Stage,
+		Hour: float64(t.Rate) / 24, Costs: []Cost{{"core", float64(tariff.Core) / 24}}, Ends: t.Ends, Deletes: t.Deletes,
+	}
+	for _, h := range b.Holdings {
+		if slices.Contains(st.Offer.Classes, h.Class) {
+			m.Units += ticket.Units(h.Denomination) * ticket.Units(h.Tickets)
+			m.Tickets += h.Tickets
+		}
+	}
+	if day := max(t.Rate, tariff.Core); day > 0 {
+		m.Days = float64(m.Units+m.Left+m.Ahead) / float64(day)
+	}
+	return m
+}
+
+// Stay is the pal's at its center, which the client asks.
+func (s State) Stay(c wallet.Counter) (wallet.Stay, error) {
+	secrets, err := s.secrets()
+	if err != nil {
+		return wallet.Stay{}, err
+	}
+	defer secrets.Wipe()
+	keys, public := secrets.MeterKeys(), secrets.WireGuardKey()
+	return wallet.Stay{
+		Counter: c, Address: s.Center.Address, WireGuard: public[:],
+		Name: func(nonce [16]byte, offer ticket.Digest) api.TabID {
+			return api.TabID(keys.Key(nonce, offer).Public().(ed25519.PublicKey))
+		},
+	}, nil
+}
+
+// grant returns the mint that gives this person tickets, or nil.
+func (s State) grant() *Grant {
+	if s.Center.Local == nil {
+		return nil
+	}
+	return s.Center.Local.Grant
+}
+
+// openWallet opens the wallet that pays: the grant's, which is made where it is not
+// there yet, or one of a mint whose tickets the center takes.
+func (h *Home) openWallet(s State, issuers []string, through mint.Dialer) (*wallet.Wallet, error) {
+	if g := s.grant(); g != nil {
+		return h.openGranted(s, g, through)
+	}
+	base := WalletDir(h.dir)
+	for _, name := range issuers {
+		dir := filepath.Join(base, name)
+		if _, err := os.Stat(dir); err != nil || !filepath.IsLocal(name) || strings.ContainsAny(name, `/\`) {
+			continue
+		}
+		seed, err := wallet.ReadSeed(base)
+		if err != nil {
+			return nil, err
+		}
+		return openWallet(wallet.Config{Dir: dir, Seed: seed, Policy: wallet.Careful}, through)
+	}
+	return nil, cloudpal.E("pay the center", cloudpal.Missing, errors.New("there is no wallet with tickets of "+strings.Join(issuers, " or "))).
+		WithHint("buy some, with the file that the mint gives away: cloudpal wallet buy --mint FILE")
+}
+
+// openWallet opens a wallet that asks its mint through a dialer.
+func openWallet(c wallet.Config, through mint.Dialer) (*wallet.Wallet, error) {
+	var w *wallet.Wallet
+	c.Connect = func() (wallet.Mint, error) { return mint.Dial(w.Trust().URL, through) }
+	w, err := wallet.Open(c)
+	return w, err
+}
+
+// openGranted opens the wallet of a grant. Nobody is to be hidden from there: the mint is
+// the person's own.
+func (h *Home) openGranted(s State, g *Grant, through mint.Dialer) (*wallet.Wallet, error) {
+	trust, err := manifest.ParseTrust(g.Trust)
+	if err != nil {
+		return nil, cloudpal.E("read who your mint is", "", err)
+	}
+	base := WalletDir(h.dir)
+	seed, err := wallet.ReadSeed(base)
+	if errors.Is(err, cloudpal.NotExist) {
+		if len(s.Wallet) != len(seed) {
+			return nil, cloudpal.E("make a wallet", cloudpal.Missing, errors.New("your pal is older than wallets are: this device has no seed for one")).
+				WithHint("bring it here with your recovery phrase: cloudpal wallet restore --mint FILE")
+		}
+		seed = ticket.Seed(s.Wallet)
+		err = wallet.KeepSeed(base, seed)
+	}
+	if err != nil {
+		return nil, err
+	}
+	c := wallet.Config{Dir: filepath.Join(base, trust.Issuer), Seed: seed, Policy: wallet.Now}
+	w, err := openWallet(c, through)
+	if errors.Is(err, cloudpal.NotExist) {
+		if w, err = wallet.Create(c, trust, wallet.FirstDevice); err == nil {
+			err = w.Close()
+		}
+		if err == nil || errors.Is(err, cloudpal.Exist) {
+			w, err = openWallet(c, through)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if pinned := w.Trust(); pinned.Root != trust.Root || pinned.Log != trust.Log || pinned.URL != trust.URL {
+		return nil, errors.Join(cloudpal.E("pay with your own tickets", cloudpal.Denied, errors.New("the mint of this machine is another than your wallet is of")).
+			WithHint("put the mint's folder back; or put "+c.Dir+" away, whose tickets are worth nothing any more, and run: sudo cloudpal up"), w.Close())
+	}
+	return w, nil
+}
+
+// refill takes another pack of a grant when the wallet has little left.
+func (g *Grant) refill(ctx context.Context, w *wallet.Wallet) error {
+	b, err := w.Balance()
+	if err != nil || b.Free+b.Moving >= grantSlices*64 || len(b.Purchases) > 0 {
+		return err // one that was begun, Resume goes on with
+	}
+	_, err = w.Buy(ctx, wallet.Order{Pack: grantPack, Account: g.Account})
+	if err != nil {
+		err = cloudpal.E("take tickets of your own mint", "", err)
+	}
+	if errors.Is(err, cloudpal.Missing) {
+		err = cloudpal.E("", "", err).WithHint("bring it back: sudo cloudpal up")
+	}
+	return err
+}
+
+// fund sees to it that the pal is paid, where its center takes money, and keeps what
+// there is to tell of that. Tell is told when it begins and when it ends, but not where
+// there is nothing to be paid.
+func (a *Agent) fund(ctx context.Context, step func(f func() error) error) error {
+	a.paying.Lock()
+	defer a.paying.Unlock()
+	c, s, err := a.ask()
+	if err != nil {
+		return err
+	}
+	about, err := c.Center(ctx)
+	if err != nil {
+		return err
+	}
+	if !about.Paid {
+		a.spent(nil)
+		return nil
+	}
+	return step(func() error {
+		err := a.pay(ctx, c, s)
+		a.spent(err)
+		return err
+	})
+}
+
+// spent keeps why the pal could not be paid, and logs a reason that is new.
+func (a *Agent) spent(err error) {
+	a.mu.Lock()
+	was := a.poor
+	a.poor = err
+	a.mu.Unlock()
+	if err != nil && (was == nil || was.Error() != err.Error()) {
+		a.log.Warn("cannot pay the center", "err", err)
+	}
+}
+
+// pay pays the pal's center from the wallet, which takes new tickets where it is
+// granted some. A mint that cannot be asked is trouble only once the money is at its
+// end.
+func (a *Agent) pay(ctx context.Context, c *api.Client, s State) error {
+	w, err := a.openPurse(ctx, c, s)
+	if err != nil {
+		return err
+	}
+	at, err := s.Stay(c)
+	if err != nil {
+		return err
+	}
+	refilled := w.Resume(ctx)
+	if g := s.grant(); g != nil && refilled == nil {
+		refilled = g.refill(ctx, w)
+	}
+	tab, err := w.Fund(ctx, at, wallet.DefaultAhead)
+	switch {
+	case err != nil && tab.Stage != api.Funded && refilled != nil:
+		return refilled
+	case err != nil && !(errors.Is(err, cloudpal.Exhausted) && tab.Stage == api.Funded):
+		return err
+	case tab.Stage != api.Funded:
+		return ended(tab)
+	}
+	return refilled
+}
+
+// ended says what it means that a tab is at its end.
+func ended(t api.Tab) error {
+	why := t.Reason
+	if why == "" {
+		why = "nothing is paid for it yet"
+	}
+	err := cloudpal.E("pay the center", cloudpal.Exhausted, errors.New(why)).WithHint("buy tickets: cloudpal wallet buy; then: cloudpal up")
+	if !t.Deletes.IsZero() {
+		err.Hint += "; it is deleted on " + t.Deletes.Local().Format("January 2")
+	}
+	return err
+}
+
+// openPurse opens the wallet that pays, where it is not open.
+func (a *Agent) openPurse(ctx context.Context, c *api.Client, s State) (*wallet.Wallet, error) {
+	a.mu.Lock()
+	w := a.purse
+	a.mu.Unlock()
+	if w != nil {
+		return w, nil
+	}
+	w, err := a.home.openPaying(ctx, c, s, a)
+	if err != nil {
+		return nil, err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.purse = w
+	return w, nil
+}
+
+func (a *Agent) closePurse() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.purse == nil {
+		return nil
+	}
+	return a.purse.Close()
+}
+
+// payEvery is how often it is looked what the pal has used.
+const payEvery = time.Minute
+
+// payLoop pays the center for the pal, once there is one.
+func (a *Agent) payLoop(ctx context.Context) {
+	t := time.NewTicker(payEvery)
+	defer t.Stop()
+	for {
+		if s, err := a.home.Read(); err == nil && s.Pal != nil {
+			err = a.fund(ctx, func(f func() error) error { return f() })
+			if err != nil && ctx.Err() == nil {
+				a.log.Debug("the center is not paid", "err", err)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+	}
+}
+
+// money tells how the pal is paid for: nil where it is not.
+func (s State) money(ctx context.Context, c *api.Client, w *wallet.Wallet) (*Money, error) {
+	b, err := w.Balance()
+	if err != nil {
+		return nil, err
+	}
+	at, err := s.Stay(c)
+	if err != nil {
+		return nil, err
+	}
+	st, err := w.Standing(ctx, at)
+	if err != nil {
+		return nil, err
+	}
+	return newMoney(b, st), nil
+}
+
+// Leave closes the tabs of the pal at its center, and brings back what is not used of
+// them, as long as ctx lasts. No agent may run, or it pays anew.
+func (h *Home) Leave(ctx context.Context) (ticket.Units, error) {
+	s, err := h.Read()
+	if err != nil {
+		return 0, err
+	}
+	c, err := s.Ask(nil)
+	if err != nil {
+		return 0, err
+	}
+	defer c.Close()
+	about, err := c.Center(ctx)
+	if err != nil || !about.Paid {
+		return 0, err
+	}
+	w, err := h.openPaying(ctx, c, s, nil)
+	if err != nil {
+		return 0, err
+	}
+	defer w.Close()
+	at, err := s.Stay(c)
+	if err != nil {
+		return 0, err
+	}
+	return w.Leave(ctx, at)
+}
+
+// openPaying opens the wallet that pays a center, by what tickets that takes.
+func (h *Home) openPaying(ctx context.Context, c *api.Client, s State, through mint.Dialer) (*wallet.Wallet, error) {
+	var issuers []string
+	if s.grant() == nil {
+		signed, err := c.Offer(ctx)
+		if err != nil {
+			return nil, err
+		}
+		offer, err := api.OpenOffer(signed)
+		if err != nil {
+			return nil, err
+		}
+		issuers = offer.Issuers
+	}
+	return h.openWallet(s, issuers, through)
+}
