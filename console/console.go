@@ -33,6 +33,8 @@ type Page struct {
 	Naps []Nap
 	From time.Time
 
+	Money *Money // nil where the pal is free of charge, or it is not known
+
 	Devices []Device
 	Add     *Form // only where a device can be added; nil tells where that is
 }
@@ -49,6 +51,25 @@ type Wake struct {
 type Nap struct {
 	From, To time.Time
 	Reason   string // why it ended, as Wake.Reason
+}
+
+// A Money says how a pal is paid for, in units.
+type Money struct {
+	Units   uint64 // in the wallet
+	Tickets int    // that they are in
+	Paid    uint64 // at the center, and not used
+	Ahead   uint64 // likewise, for later
+	Hour    float64
+	Costs   []Cost  // of what is metered in it
+	Days    float64 // that all of it is enough for, awake
+	Ended   bool    // there is none left at the center
+	Trouble string  // why it could not be paid, and what to do; "" is none
+}
+
+// A Cost is of a part of the pal, in units an hour while that is awake.
+type Cost struct {
+	Name string
+	Hour float64
 }
 
 // A Device is one of the person's.

@@ -102,6 +102,36 @@ func TestPageSaysWhetherItIsAwake(t *testing.T) {
 	}
 }
 
+// TestPageSaysWhatItCosts: what there is, what it costs and how long it lasts; and what to
+// do at its end. A pal that is free of charge says nothing of money.
+func TestPageSaysWhatItCosts(t *testing.T) {
+	if got := draw(t, ordinary()).all("section", "money"); len(got) != 0 {
+		t.Error("of a pal that is free of charge it tells money")
+	}
+	p := ordinary()
+	p.Money = &console.Money{
+		Units: 256, Tickets: 4, Paid: 61, Ahead: 128, Hour: 64.0 / 24, Days: 6.95,
+		Costs: []console.Cost{{Name: "core", Hour: 64.0 / 24}, {Name: "photos\x1b<b>", Hour: 1}},
+	}
+	money := draw(t, p).one(t, "section", "money")
+	var got []string
+	for _, d := range money.all("dd") {
+		got = append(got, d.text())
+	}
+	want := []string{"256 units in 4 tickets", "61 units, and 128 for later", "2.7 units an hour now; core 2.7 awake; photos<b> 1 awake", "7 days awake"}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	p.Money = &console.Money{Ended: true, Trouble: "the mint does not answer: bring it back: sudo cloudpal up"}
+	money = draw(t, p).one(t, "section", "money")
+	if got := money.one(t, "p", "trouble"); got.attr("role") != "alert" || got.text() != p.Money.Trouble {
+		t.Errorf("of trouble it says %q", got.text())
+	}
+	if got := money.all("dd")[1].text(); got != "at its end" {
+		t.Errorf("without money it says %q", got)
+	}
+}
+
 // TestTimesAreThePersons: shown in their zone, and told to programs with it.
 func TestTimesAreThePersons(t *testing.T) {
 	p := ordinary()

@@ -56,6 +56,7 @@ type pageView struct {
 	Zone    string
 	Woke    *wakeView
 	Day     dayView
+	Money   *moneyView
 	Devices []deviceView
 	Add     *formView
 }
@@ -114,12 +115,42 @@ func newPageView(p Page) pageView {
 	if p.Woke != nil {
 		v.Woke = newWakeView(*p.Woke, p.Now)
 	}
+	if p.Money != nil {
+		v.Money = newMoneyView(*p.Money)
+	}
 	if p.Add != nil {
 		f := newFormView(*p.Add)
 		v.Add = &f
 	}
 	return v
 }
+
+// moneyView is what is shown of a Money.
+type moneyView struct {
+	Units, Paid, Ahead uint64
+	Tickets            int
+	Hour, Days         string
+	Costs              []costView
+	Ended              bool
+	Trouble            string
+}
+
+type costView struct{ Name, Hour string }
+
+func newMoneyView(m Money) *moneyView {
+	v := &moneyView{
+		Units: m.Units, Tickets: m.Tickets, Paid: m.Paid, Ahead: m.Ahead, Hour: decimal(m.Hour), Days: decimal(m.Days),
+		Ended: m.Ended, Trouble: clean(m.Trouble, maxText),
+	}
+	for _, c := range m.Costs[:min(len(m.Costs), maxDevices)] {
+		v.Costs = append(v.Costs, costView{named(clean(c.Name, maxName), "without a name"), decimal(c.Hour)})
+	}
+	return v
+}
+
+// decimal writes a number with one digit behind the point, as far as that says
+// anything.
+func decimal(f float64) string { return strings.TrimSuffix(fmt.Sprintf("%.1f", f), ".0") }
 
 func newWakeView(w Wake, now time.Time) *wakeView {
 	v := &wakeView{Reason: capital(named(clean(w.Reason, maxWhy), "something")), At: newStamp(w.Time, now)}

@@ -46,6 +46,7 @@ func (a *Agent) firstPage(ctx context.Context) (console.Page, error) {
 	}
 	v.Awake, v.Since = p.State == api.Awake, p.Since
 	v.Naps, v.Woke, v.From = dayOf(events, p.Created)
+	v.Money = a.purseFor(ctx, c, s)
 	devices, err := s.Devices()
 	if err != nil {
 		return v, err
@@ -62,6 +63,35 @@ func (a *Agent) firstPage(ctx context.Context) (console.Page, error) {
 		})
 	}
 	return v, nil
+}
+
+// purseFor is what the page shows of the pal's money; what it costs is not shown where
+// the center does not say it.
+func (a *Agent) purseFor(ctx context.Context, c *api.Client, s State) *console.Money {
+	a.mu.Lock()
+	purse, poor := a.purse, a.poor
+	a.mu.Unlock()
+	if purse == nil && poor == nil {
+		return nil
+	}
+	v := &console.Money{}
+	if purse != nil {
+		m, err := s.money(ctx, c, purse)
+		if err != nil && poor == nil {
+			poor = err
+		}
+		if err == nil {
+			v.Units, v.Tickets, v.Paid, v.Ahead = uint64(m.Units), m.Tickets, uint64(m.Left), uint64(m.Ahead)
+			v.Hour, v.Days, v.Ended = m.Hour, m.Days, m.Stage != api.Funded
+			for _, c := range m.Costs {
+				v.Costs = append(v.Costs, console.Cost(c))
+			}
+		}
+	}
+	if poor != nil {
+		v.Trouble = sentence(poor)
+	}
+	return v
 }
 
 // dayOf makes naps of events, and tells the last wake and from when on they are

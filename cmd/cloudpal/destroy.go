@@ -18,7 +18,8 @@ import (
 
 const destroyHelp = `Destroy your pal and all that is in it, and remove your keys from this machine. What
 this removes comes back from nowhere: the recovery phrase recovers keys, not data
-that is gone. It asks first.
+that is gone. Your wallet stays, with what is not used of the pal's tickets. It asks
+first.
 
 With --forget the pal is left where it is, and only this machine's keys are removed:
 for a center that is gone. Where no other device of yours has keys, this ends in the
@@ -43,7 +44,7 @@ func (c *cli) destroy() *cobra.Command {
 					return err
 				}
 			}
-			if err := c.endAll(ctx, h, s); err != nil {
+			if err := c.endAll(ctx, h, s, forget); err != nil {
 				return err
 			}
 			return c.print(struct{}{}, func(w io.Writer) { fmt.Fprintln(w, "gone") })
@@ -126,13 +127,17 @@ const (
 	busyTimeout = 3 * time.Minute // a pal is made within that, on a machine that has much to do
 )
 
-// endAll ends what runs here and removes the home.
-func (c *cli) endAll(ctx context.Context, h *person.Home, s person.State) error {
+// endAll ends what runs here and removes the home. What is not used of the pal's tab
+// comes back before, unless the center is to be forgotten.
+func (c *cli) endAll(ctx context.Context, h *person.Home, s person.State, forget bool) error {
 	if err := disconnect(ctx, h); err != nil {
 		return err
 	}
 	if err := stopDeviceAgent(ctx, h); err != nil {
 		return err
+	}
+	if !forget {
+		c.leave(ctx, h)
 	}
 	if err := h.Remove(ctx); err != nil {
 		return err

@@ -5,21 +5,26 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/tradle/cloudpal/center/api"
 	"github.com/tradle/cloudpal/person"
+	"github.com/tradle/cloudpal/ticket"
 )
 
 const downHelp = `Put your pal to sleep, end this device's agent and, where "cloudpal up" started a
-center on this machine, end that. Nothing is lost, and "cloudpal up" brings all
-of it back. While a center elsewhere runs, your other devices still wake the pal.`
+center on this machine, end that and its mint: the tickets that are not used come
+back to your wallet before. Nothing is lost, and "cloudpal up" brings all of it back.
+While a center elsewhere runs, your other devices still wake the pal, and what was
+paid for it stays: "cloudpal wallet close" brings that back, too.`
 
 // downResult is what "cloudpal down" prints as JSON.
 type downResult struct {
-	Agent  bool `json:"agent"`  // one runs
-	Center bool `json:"center"` // one on this machine runs
+	Agent  bool         `json:"agent"`  // one runs
+	Center bool         `json:"center"` // one on this machine runs
+	Back   ticket.Units `json:"back"`   // that came back from it
 }
 
 func (c *cli) down() *cobra.Command {
@@ -80,5 +85,21 @@ func (c *cli) putDown(ctx context.Context, h *person.Home, s person.State) (r do
 		r.Center = answers(ctx, s.Center.Address) == nil
 		return r, nil
 	}
+	r.Back = c.leave(ctx, h)
 	return r, c.stopLocal(ctx, *s.Center.Local)
+}
+
+// leaveTimeout is what a center has to deposit what it keeps.
+const leaveTimeout = 15 * time.Second
+
+// leave closes the pal's tab and returns what came back. What does not come now comes
+// later: the wallet has written it down.
+func (c *cli) leave(ctx context.Context, h *person.Home) ticket.Units {
+	ctx, cancel := context.WithTimeout(ctx, leaveTimeout)
+	defer cancel()
+	back, err := h.Leave(ctx)
+	if err != nil {
+		c.say("not all that is left at the center is back yet, and it comes later: %v", err)
+	}
+	return back
 }

@@ -17,7 +17,8 @@ import (
 )
 
 const statusHelp = `Show how your pal is: awake or asleep and since when, why it woke last, your
-devices, and the tunnel to it. Asking wakes nothing: what is told of the pal
+devices, and the tunnel to it; where it is paid for, what it costs and how long the
+money lasts: 64 units are a day of the smallest VM. Asking wakes nothing: what is told of the pal
 comes from its center, and the devices are those this machine knows of.`
 
 func (c *cli) status() *cobra.Command {
@@ -54,6 +55,11 @@ func printStatus(out io.Writer, s person.Status) {
 		row("woke last", "%s ago: %s", formatSince(s.Woke.Time), orDash(s.Woke.Reason))
 	}
 	row("center", "%s", centerText(s.Center))
+	if s.Money != nil {
+		row("money", "%s", moneyText(*s.Money))
+		row("costs", "%s", costText(*s.Money))
+		row("lasts", "%s", lastsText(*s.Money))
+	}
 	row("network", "%s", joinPrefixes(s.Network))
 	row("tunnel", "%s", tunnelText(s.Agent))
 	for i, d := range s.Devices {
@@ -92,6 +98,34 @@ func centerText(c person.CenterStatus) string {
 		text += ", does not answer"
 	}
 	return text
+}
+
+func moneyText(m person.Money) string {
+	text := fmt.Sprintf("%d units in %d tickets of %s; paid at the center: %d", m.Units, m.Tickets, m.Issuer, m.Left)
+	if m.Ahead > 0 {
+		text += fmt.Sprintf(", and %d for later", m.Ahead)
+	}
+	return text
+}
+
+func costText(m person.Money) string {
+	text := fmt.Sprintf("%.3g units an hour now", m.Hour)
+	for _, c := range m.Costs {
+		text += fmt.Sprintf("; %s %.3g awake", c.Name, c.Hour)
+	}
+	return text
+}
+
+// lastsText says how long the money lasts, and what happens at its end.
+func lastsText(m person.Money) string {
+	if m.Stage != api.Funded {
+		text := "the money is at its end: the pal is " + string(m.Stage)
+		if !m.Deletes.IsZero() {
+			text += ", and is deleted on " + m.Deletes.Local().Format(time.DateOnly)
+		}
+		return text
+	}
+	return fmt.Sprintf("%.1f days awake; asleep it costs nothing but its disk", m.Days)
 }
 
 func joinPrefixes(list []netip.Prefix) string {

@@ -25,7 +25,7 @@ import (
 	"github.com/tradle/cloudpal/ticket/manifest"
 )
 
-const walletHelp = `Buy tickets, keep them, and send them to others.
+const walletHelp = `Buy tickets, keep them, pay your pal's center with them, and send them to others.
 
 A ticket is worth compute at any center that takes it: one of 64 units is a day of
 the smallest VM. Who sold it cannot tell it from the others when it comes back. So
@@ -38,12 +38,13 @@ a device that is lost. A backup finds them faster, and also what was sent.`
 
 // wallet returns "cloudpal wallet".
 func (c *cli) wallet() *cobra.Command {
-	cmd := group("wallet", "Buy tickets, keep them, send them to others", walletHelp, `  cloudpal wallet buy --mint mint.json
+	cmd := group("wallet", "Buy tickets, keep them, pay with them, send them to others", walletHelp, `  cloudpal wallet buy --mint mint.json
   cloudpal wallet buy week --method card
   cloudpal wallet list
   cloudpal wallet send 64 > tickets.txt
   cloudpal wallet backup ~/Documents/wallet.backup`)
 	cmd.AddCommand(c.walletBuy(), c.walletList(), c.walletSync(), c.walletSend(), c.walletReceive(),
+		c.walletPay(), c.walletTabs(), c.walletClose(),
 		c.walletBackup(), c.walletRestore(), c.walletDispute())
 	return cmd
 }
@@ -81,7 +82,7 @@ func (c *cli) offerMints(*cobra.Command, []string, string) ([]string, cobra.Shel
 	return walletsIn(walletDir(dir)), cobra.ShellCompDirectiveDefault
 }
 
-func walletDir(home string) string { return filepath.Join(home, "wallet") }
+func walletDir(home string) string { return person.WalletDir(home) }
 
 // walletsIn returns the mints that there are wallets of.
 func walletsIn(dir string) (names []string) {

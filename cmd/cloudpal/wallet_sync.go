@@ -64,17 +64,8 @@ func (c *cli) walletDispute() *cobra.Command {
 	var p purse
 	cmd := c.withMintCalls(&cobra.Command{
 		Use: "dispute TAB", Short: "Get back what a center does not give back", Long: walletDisputeHelp,
-		Example: "  cloudpal wallet dispute 3b6a27bcceb6a42d62a3a8d02a6f0d73653215771de243a63ac048a18b59da29",
-		Args: func(cmd *cobra.Command, list []string) error {
-			if err := args(1, 1, "a TAB")(cmd, list); err != nil {
-				return err
-			}
-			var id api.TabID
-			if err := id.UnmarshalText([]byte(list[0])); err != nil {
-				return usage{err}
-			}
-			return nil
-		},
+		Example:           "  cloudpal wallet dispute 3b6a27bcceb6a42d62a3a8d02a6f0d73653215771de243a63ac048a18b59da29",
+		Args:              oneTab,
 		ValidArgsFunction: c.offerTabs,
 	}, &p)
 	cmd.RunE = c.withWallet(&p, false, func(ctx context.Context, w *wallet.Wallet, list []string) error {
