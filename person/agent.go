@@ -43,6 +43,7 @@ type Agent struct {
 	refused [32]byte   // guarded by work: head of a list that the core did not take
 
 	paying sync.Mutex // held by who pays the center, one at a time
+	tidied time.Time  // guarded by paying: when the wallet was looked through
 
 	mu      sync.Mutex // guards what follows; never held while waiting
 	asking  *api.Client

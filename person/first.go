@@ -46,7 +46,7 @@ func (a *Agent) firstPage(ctx context.Context) (console.Page, error) {
 	}
 	v.Awake, v.Since = p.State == api.Awake, p.Since
 	v.Naps, v.Woke, v.From = dayOf(events, p.Created)
-	v.Money = a.purseFor(ctx, c, s)
+	v.Money = a.purseFor(ctx, c, s, v.Awake)
 	devices, err := s.Devices()
 	if err != nil {
 		return v, err
@@ -67,7 +67,7 @@ func (a *Agent) firstPage(ctx context.Context) (console.Page, error) {
 
 // purseFor is what the page shows of the pal's money; what it costs is not shown where
 // the center does not say it.
-func (a *Agent) purseFor(ctx context.Context, c *api.Client, s State) *console.Money {
+func (a *Agent) purseFor(ctx context.Context, c *api.Client, s State, awake bool) *console.Money {
 	a.mu.Lock()
 	purse, poor := a.purse, a.poor
 	a.mu.Unlock()
@@ -76,7 +76,7 @@ func (a *Agent) purseFor(ctx context.Context, c *api.Client, s State) *console.M
 	}
 	v := &console.Money{}
 	if purse != nil {
-		m, err := s.money(ctx, c, purse)
+		m, err := s.money(ctx, c, purse, awake)
 		if err != nil && poor == nil {
 			poor = err
 		}

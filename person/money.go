@@ -54,11 +54,15 @@ type Cost struct {
 }
 
 // newMoney puts together what a wallet has and what a center says.
-func newMoney(b wallet.Balance, st wallet.Standing) *Money {
+func newMoney(b wallet.Balance, st wallet.Standing, awake bool) *Money {
 	t, tariff := st.Tab, st.Offer.Tariff
+	rate := t.Rate // as it was when the center last counted
+	if awake {
+		rate = max(rate, tariff.Core)
+	}
 	m := &Money{
 		Issuer: b.Issuer, Left: t.Paid - min(t.Used, t.Paid), Ahead: t.Ahead, Stage: t.Stage,
-		Hour: float64(t.Rate) / 24, Costs: []Cost{{"core", float64(tariff.Core) / 24}}, Ends: t.Ends, Deletes: t.Deletes,
+		Hour: float64(rate) / 24, Costs: []Cost{{"core", float64(tariff.Core) / 24}}, Ends: t.Ends, Deletes: t.Deletes,
 	}
 	for _, h := range b.Holdings {
 		if slices.Contains(st.Offer.Classes, h.Class) {
@@ -230,7 +234,7 @@ func (a *Agent) pay(ctx context.Context, c *api.Client, s State) error {
 	if err != nil {
 		return err
 	}
-	refilled := w.Resume(ctx)
+	refilled := a.tidy(ctx, w)
 	if g := s.grant(); g != nil && refilled == nil {
 		refilled = g.refill(ctx, w)
 	}
@@ -244,6 +248,22 @@ func (a *Agent) pay(ctx context.Context, c *api.Client, s State) error {
 		return ended(tab)
 	}
 	return refilled
+}
+
+// tidyEvery is how often tickets are looked through that could get too old.
+const tidyEvery = 24 * time.Hour
+
+// tidy goes on with what was begun in the wallet, and now and then renews what is in it
+// and drops what is over. The caller holds paying.
+func (a *Agent) tidy(ctx context.Context, w *wallet.Wallet) error {
+	if err := w.Resume(ctx); err != nil || time.Since(a.tidied) < tidyEvery {
+		return err
+	}
+	if _, err := w.Renew(ctx); err != nil {
+		return err
+	}
+	a.tidied = time.Now()
+	return w.Forget(ctx)
 }
 
 // ended says what it means that a tab is at its end.
@@ -309,7 +329,7 @@ func (a *Agent) payLoop(ctx context.Context) {
 }
 
 // money tells how the pal is paid for: nil where it is not.
-func (s State) money(ctx context.Context, c *api.Client, w *wallet.Wallet) (*Money, error) {
+func (s State) money(ctx context.Context, c *api.Client, w *wallet.Wallet, awake bool) (*Money, error) {
 	b, err := w.Balance()
 	if err != nil {
 		return nil, err
@@ -322,7 +342,7 @@ func (s State) money(ctx context.Context, c *api.Client, w *wallet.Wallet) (*Mon
 	if err != nil {
 		return nil, err
 	}
-	return newMoney(b, st), nil
+	return newMoney(b, st, awake), nil
 }
 
 // Leave closes the tabs of the pal at its center, and brings back what is not used of

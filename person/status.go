@@ -65,13 +65,13 @@ func (h *Home) Status(ctx context.Context) (Status, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	st.Money, err = h.money(ctx, c, s)
+	st.Money, err = h.money(ctx, c, s, st.Pal.State == api.Awake)
 	st.trouble(err)
 	return st, nil
 }
 
 // money tells how the pal is paid for: nil where its center is free of charge.
-func (h *Home) money(ctx context.Context, c *api.Client, s State) (*Money, error) {
+func (h *Home) money(ctx context.Context, c *api.Client, s State, awake bool) (*Money, error) {
 	about, err := c.Center(ctx)
 	if err != nil || !about.Paid {
 		return nil, err
@@ -81,7 +81,7 @@ func (h *Home) money(ctx context.Context, c *api.Client, s State) (*Money, error
 		return nil, err
 	}
 	defer w.Close()
-	return s.money(ctx, c, w)
+	return s.money(ctx, c, w, awake)
 }
 
 func status(ctx context.Context, c *api.Client, s State, events bool) (Status, error) {
@@ -156,7 +156,7 @@ func (a *Agent) status(ctx context.Context) (Status, error) {
 	if purse != nil && st.Center.Answers {
 		ctx, cancel := context.WithTimeout(ctx, askTimeout)
 		defer cancel()
-		st.Money, err = s.money(ctx, c, purse)
+		st.Money, err = s.money(ctx, c, purse, st.Pal.State == api.Awake)
 		st.trouble(err)
 	}
 	st.Agent = a.self()

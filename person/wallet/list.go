@@ -151,6 +151,7 @@ func (s *state) showTab(id center.TabID, t *tab, now time.Time) Tab {
 	for _, p := range s.payments {
 		switch {
 		case p.Tab != id || p.Taken == nil:
+		case p.Ended && t.Closed != nil && now.Before(time.Unix(p.NotBefore, 0)):
 		case now.Before(time.Unix(p.NotBefore, 0)):
 			v.Ahead += ticket.Units(p.Coin.Denomination)
 		default:

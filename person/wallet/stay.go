@@ -120,6 +120,9 @@ func (w *Wallet) tabOf(at Stay) (id center.TabID, o center.Offer, ok bool, err e
 // moveIn opens a tab under the center's present offer.
 func (w *Wallet) moveIn(ctx context.Context, at Stay) (id center.TabID, err error) {
 	signed, err := at.Counter.Offer(ctx)
+	if errors.Is(err, cloudpal.NotExist) {
+		return id, cloudpal.E("pay a center", cloudpal.NotExist, errors.New("it takes no money: pals are free of charge there"))
+	}
 	if err != nil {
 		return id, err
 	}

@@ -8,8 +8,10 @@ import (
 	"crypto/rand"
 	"io"
 	"log/slog"
+	"net/http"
 	"net/http/httptest"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -42,7 +44,11 @@ type world struct {
 	trust    *manifest.Trust
 	server   *httptest.Server
 	vouchers *voucher.Vouchers
+	down     atomic.Bool // nobody reaches the mint
 }
+
+// account is the secret of one that has a pack of free tickets.
+const account = "an account's secret"
 
 // must is for what is no test's concern.
 func (w *world) must(err error) {
@@ -92,7 +98,15 @@ func newWorld(t *testing.T) *world {
 		Logger:  slog.New(slog.NewTextHandler(t.Output(), nil)),
 	})
 	w.must(err)
-	w.server = httptest.NewTLSServer(service.Handler())
+	hash := mint.AccountHash(account)
+	w.must(b.Allow(t.Context(), hash[:], "ann", 1))
+	inside := service.Handler()
+	w.server = httptest.NewTLSServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if w.down.Load() {
+			panic(http.ErrAbortHandler)
+		}
+		inside.ServeHTTP(rw, r)
+	}))
 	t.Cleanup(w.server.Close)
 	return w
 }
@@ -180,11 +194,16 @@ type center struct {
 
 func (w *world) center() *center {
 	w.Helper()
+	return w.centerWith(till.Terms{Tariff: api.Tariff{Core: 64}})
+}
+
+func (w *world) centerWith(terms till.Terms) *center {
+	w.Helper()
 	_, key, err := ed25519.GenerateKey(rand.Reader)
 	w.must(err)
 	t, err := till.Open(till.Config{
 		Dir: w.TempDir(), Key: key, Issuers: []till.Issuer{{Trust: w.trust, Mint: w.client().As(key, w.Now)}},
-		Terms: till.Terms{Tariff: api.Tariff{Core: 64}}, Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Now: w.Now,
+		Terms: terms, Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Now: w.Now,
 	})
 	w.must(err)
 	w.Cleanup(func() { t.Close() })
@@ -198,12 +217,15 @@ type person struct {
 	account api.Fingerprint
 	tab     api.TabRequest
 	counter ed25519.PrivateKey
+	meter   identity.MeterKeys
+	keys    map[api.TabID]ed25519.PrivateKey // that countersign, of tabs that a stay opened
+	awake   time.Duration                    // of the pal, as its host counts
 }
 
 func (w *world) person() *person {
 	w.Helper()
 	root := identity.NewPhrase().Root()
-	p := &person{world: w}
+	p := &person{world: w, meter: root.PalSecrets().MeterKeys(), keys: map[api.TabID]ed25519.PrivateKey{}}
 	connect := func() (wallet.Mint, error) { return w.client(), nil }
 	var err error
 	p.Wallet, err = wallet.Create(wallet.Config{
@@ -247,6 +269,12 @@ type counter struct {
 	account api.Fingerprint
 }
 
+func (c counter) Tab(_ context.Context, id api.TabID) (api.Tab, error) {
+	return c.Till.Tab(c.account, id)
+}
+func (c counter) Meter(_ context.Context, id api.TabID) (api.Meter, error) {
+	return c.Till.Meter(c.account, id)
+}
 func (c counter) Offer(context.Context) (api.Signed, error) { return c.Till.Offer(), nil }
 func (c counter) OpenTab(_ context.Context, r api.TabRequest) (api.Tab, error) {
 	return c.Till.OpenTab(c.account, r)
