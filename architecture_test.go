@@ -176,7 +176,7 @@ var testsMayImport = map[string]string{
 	"test/tickets":         "center/api center/till identity mint mint/api mint/books mint/keylog mint/payment mint/payment/voucher person/wallet test/bank ticket ticket/ledger ticket/manifest ticket/signer golang.org/x/mod",
 	"test/images":          "compute/image golang.org/x/sys",
 	"test/nested":          "compute/api compute/kernel test/images test/world golang.org/x/sys",
-	"test/network":         "compute/api test/world golang.org/x/sys",
+	"test/network":         "center/api compute/api test/world golang.org/x/sys",
 }
 
 // A promise says what a package must not reach, by whatever path. Both ends

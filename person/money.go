@@ -65,7 +65,7 @@ func newMoney(b wallet.Balance, st wallet.Standing, awake bool) *Money {
 		Hour: float64(rate) / 24, Costs: []Cost{{"core", float64(tariff.Core) / 24}}, Ends: t.Ends, Deletes: t.Deletes,
 	}
 	for _, h := range b.Holdings {
-		if slices.Contains(st.Offer.Classes, h.Class) {
+		if len(st.Offer.Classes) == 0 || slices.Contains(st.Offer.Classes, h.Class) {
 			m.Units += ticket.Units(h.Denomination) * ticket.Units(h.Tickets)
 			m.Tickets += h.Tickets
 		}
@@ -339,6 +339,9 @@ func (s State) money(ctx context.Context, c *api.Client, w *wallet.Wallet, awake
 		return nil, err
 	}
 	st, err := w.Standing(ctx, at)
+	if errors.Is(err, cloudpal.NotExist) {
+		st.Tab.Stage, err = api.Unpaid, nil
+	}
 	if err != nil {
 		return nil, err
 	}

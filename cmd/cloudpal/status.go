@@ -119,7 +119,7 @@ func costText(m person.Money) string {
 // lastsText says how long the money lasts, and what happens at its end.
 func lastsText(m person.Money) string {
 	if m.Stage != api.Funded {
-		text := "the money is at its end: the pal is " + string(m.Stage)
+		text := "nothing is paid at the center: the pal is " + string(m.Stage)
 		if !m.Deletes.IsZero() {
 			text += ", and is deleted on " + m.Deletes.Local().Format(time.DateOnly)
 		}
