@@ -72,6 +72,7 @@ type cloud struct {
 	arrived func(call string) // is told of each request; may block
 	refuse  error             // in place of every answer
 	hasty   bool              // it waits for no events
+	offer   *api.Signed       // where it takes money
 
 	lock   *identity.UnlockKey // nil: unlocked
 	stored *identity.List      // on the core's disk
@@ -146,7 +147,13 @@ func (c *cloud) handler() http.Handler {
 			}
 		})
 	}
-	on("GET /v1/center", "center", func(*http.Request) (any, error) { return api.Center{}, nil })
+	on("GET /v1/center", "center", func(*http.Request) (any, error) { return api.Center{Paid: c.offer != nil}, nil })
+	on("GET /v1/offer", "offer", func(*http.Request) (any, error) {
+		if c.offer == nil {
+			return nil, cloudpal.NotExist
+		}
+		return *c.offer, nil
+	})
 	on("GET /v1/pals", "pals", func(*http.Request) (any, error) {
 		if c.pal == nil {
 			return []api.Pal{}, nil

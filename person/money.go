@@ -177,13 +177,15 @@ func (g *Grant) refill(ctx context.Context, w *wallet.Wallet) error {
 		return err // one that was begun, Resume goes on with
 	}
 	_, err = w.Buy(ctx, wallet.Order{Pack: grantPack, Account: g.Account})
-	if err != nil {
-		err = cloudpal.E("take tickets of your own mint", "", err)
-	}
-	if errors.Is(err, cloudpal.Missing) {
-		err = cloudpal.E("", "", err).WithHint("bring it back: sudo cloudpal up")
-	}
 	return err
+}
+
+// explain says of a mint of one's own that does not answer how to bring it back.
+func (g *Grant) explain(err error) error {
+	if g == nil || !errors.Is(err, cloudpal.Missing) && !errors.Is(err, cloudpal.Timeout) {
+		return err
+	}
+	return cloudpal.E("have tickets of your own mint", "", err).WithHint("bring it back: sudo cloudpal up")
 }
 
 // fund sees to it that the pal is paid, where its center takes money, and keeps what
@@ -205,7 +207,7 @@ func (a *Agent) fund(ctx context.Context, step func(f func() error) error) error
 		return nil
 	}
 	return step(func() error {
-		err := a.pay(ctx, c, s)
+		err := s.grant().explain(a.pay(ctx, c, s))
 		a.spent(err)
 		return err
 	})
@@ -239,7 +241,13 @@ func (a *Agent) pay(ctx context.Context, c *api.Client, s State) error {
 		refilled = g.refill(ctx, w)
 	}
 	tab, err := w.Fund(ctx, at, wallet.DefaultAhead)
+	var rests *wallet.Resting
 	switch {
+	case errors.As(err, &rests) && tab.Stage != api.Funded:
+		return cloudpal.E("pay the center", "", err).
+			WithHint("wait until then; or, where it does not matter who sees it: cloudpal wallet pay --now, then: cloudpal up")
+	case errors.As(err, &rests):
+		return refilled
 	case err != nil && tab.Stage != api.Funded && refilled != nil:
 		return refilled
 	case err != nil && !(errors.Is(err, cloudpal.Exhausted) && tab.Stage == api.Funded):

@@ -93,6 +93,10 @@ func TestUpPaysForItself(t *testing.T) {
 		}
 		return nil
 	})
+	var paid struct{ Left, Ahead int }
+	if decode(t, l.Cloudpal("wallet", "pay", "--ahead", "4d", "--json"), &paid); paid.Ahead != 192 {
+		t.Errorf("paid four days ahead it says %+v", paid)
+	}
 	var tabs []struct{ ID string }
 	decode(t, l.Cloudpal("wallet", "tabs", "--json"), &tabs)
 	if len(tabs) != 1 {
