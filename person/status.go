@@ -151,6 +151,10 @@ func (a *Agent) status(ctx context.Context) (Status, error) {
 	if woke.N != 0 {
 		st.Woke = &woke
 	}
+	if poor != nil && s.Pal == nil {
+		st.Problem = "" // that there is no pal yet follows from it
+		st.trouble(poor)
+	}
 	st.trouble(problem)
 	st.trouble(poor)
 	if purse != nil && st.Center.Answers {
