@@ -29,6 +29,10 @@ devices. Then it shows a QR code for your phone's WireGuard app. Each time after
 that it brings back what is not running and changes nothing else. It may be
 interrupted at any moment: the next one goes on.
 
+A center on this machine takes tickets of a mint that is made beside it, which gives
+you as many as you need: your pal pays with them as it would anywhere. For one free
+of charge: sudo cloudpal up -- --tickets ''
+
 A center on this machine needs root: sudo cloudpal up. Your keys are yours all the
 same, not root's. What stands behind -- is given to that center: see "cloudpal
 center --help".
@@ -307,6 +311,13 @@ func printPhrase(w io.Writer, words []string) {
 // upPal has the agent bring the pal up, and prints the result.
 func (c *cli) upPal(ctx context.Context, h *person.Home, o upOptions, fresh bool, r *upResult, st *steps) error {
 	agent, err := c.currentAgent(ctx, h)
+	if err != nil {
+		return err
+	}
+	s, err := h.Read()
+	if err == nil {
+		err = c.upMint(ctx, s, st)
+	}
 	if err != nil {
 		return err
 	}

@@ -63,10 +63,7 @@ func (c *cli) localCenter(ctx context.Context, l person.Local, at *api.Address, 
 	}
 	l.Grant = nil
 	if minted {
-		if l.Grant, err = readGrant(l); err != nil {
-			return center, err
-		}
-		err = st.do("starting a mint", func() error { return c.awaitMint(ctx, l) })
+		l.Grant, err = readGrant(l)
 		return center, err
 	}
 	return center, nil

@@ -95,16 +95,24 @@ func ownMintListen() string {
 	return defaultMintListen
 }
 
-// awaitMint waits until the mint of this machine answers.
-func (c *cli) awaitMint(ctx context.Context, l person.Local) error {
-	const op = "start a mint"
-	f := ownMintOf(l)
-	trust, err := f.trust()
-	if err != nil {
-		return err
+// upMint waits until the mint of this machine answers, where that has one. Who is not
+// root has not started it.
+func (c *cli) upMint(ctx context.Context, s person.State, st *steps) error {
+	if s.Center.Local == nil || s.Center.Local.Grant == nil || os.Geteuid() != 0 {
+		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
+	trust, err := manifest.ParseTrust(s.Center.Local.Grant.Trust)
+	if err != nil || mintAnswers(ctx, trust) == nil {
+		return err
+	}
+	return st.do("starting a mint", func() error { return awaitMint(ctx, *s.Center.Local, trust) })
+}
+
+func awaitMint(ctx context.Context, l person.Local, trust *manifest.Trust) error {
+	const op = "start a mint"
+	f := ownMintOf(l)
 	path := filepath.Join(l.State, ownMintLog)
 	for {
 		err := mintAnswers(ctx, trust)

@@ -19,3 +19,5 @@ func (c *cli) localCenter(context.Context, person.Local, *api.Address, *steps) (
 }
 
 func (c *cli) stopLocal(context.Context, person.Local) error { return nil }
+
+func (c *cli) upMint(context.Context, person.State, *steps) error { return nil }
