@@ -190,9 +190,9 @@ func (w *Wallet) keep(ctx context.Context, at Counter, id center.TabID, ahead ti
 }
 
 // lacking says whether a tab is to be paid another ticket, and when that is to be due:
-// now, where less than a quarter of a slice is left, else when half a slice of what is
-// paid already will be left at the earliest, which is where the pal is awake all the
-// time.
+// now, where less than a quarter of a slice is left; else, where half a slice and more is
+// lacking, when half a slice of what is paid already will be left at the earliest, which
+// is where the pal is awake all the time.
 func lacking(t center.Tab, o center.Offer, now time.Time, ahead time.Duration) (due time.Time, lacks bool) {
 	slice := ticket.Units(o.Slice)
 	left := t.Paid - min(t.Used, t.Paid)
@@ -201,8 +201,9 @@ func lacking(t center.Tab, o center.Offer, now time.Time, ahead time.Duration) (
 	}
 	day := float64(max(t.Rate, o.Tariff.Core)) // units
 	days := float64(ahead) / float64(24*time.Hour)
-	if have := float64(left + t.Ahead); have < day*days {
-		return now.Add(time.Duration((have - float64(slice)/2) / day * float64(24*time.Hour))), true
+	half := float64(slice) / 2
+	if have := float64(left + t.Ahead); have+half < day*days {
+		return now.Add(time.Duration((have - half) / day * float64(24*time.Hour))), true
 	}
 	return now, false
 }
