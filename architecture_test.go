@@ -161,7 +161,7 @@ var testsMayImport = map[string]string{
 	"network/tunnel":       "test/apart",
 	"network/wake":         "test/apart github.com/google/nftables",
 	"pal/firewall":         "test/apart",
-	"test/center":          "center/api compute/api test/world github.com/google/go-containerregistry",
+	"test/center":          "center center/api center/till compute/api test/bank test/world ticket github.com/google/go-containerregistry",
 	"person":               "test/apart golang.org/x/mod golang.org/x/sys",
 	"person/wallet":        "mint mint/books mint/payment test/apart ticket/ledger ticket/signer golang.org/x/mod github.com/transparency-dev/formats pgregory.net/rapid",
 	"test/compute":         "compute/api compute/guest compute/meter test/images test/world github.com/google/go-containerregistry golang.org/x/sys",

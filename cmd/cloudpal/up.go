@@ -315,14 +315,18 @@ func (c *cli) upPal(ctx context.Context, h *person.Home, o upOptions, fresh bool
 		return err
 	}
 	s, err := h.Read()
-	if err == nil {
-		err = c.upMint(ctx, s, st)
-	}
 	if err != nil {
 		return err
 	}
-	if err := agent.Up(ctx, person.UpRequest{AcceptCore: o.accept}, st.tell); err != nil {
+	minted := c.upMint(ctx, s, st)
+	err = agent.Up(ctx, person.UpRequest{AcceptCore: o.accept}, st.tell)
+	switch {
+	case err != nil && minted != nil:
+		return minted // that is why
+	case err != nil:
 		return err
+	case minted != nil:
+		c.say("your pal lives on what is paid for it; %v\nhint: %s", minted, cloudpal.HintOf(minted))
 	}
 	if _, seen := terminal(c.out); fresh && o.phone != "" && (seen || c.json) {
 		phone, err := agent.Add(ctx, person.AddRequest{Name: o.phone, Unconfirmed: true})

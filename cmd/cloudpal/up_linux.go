@@ -41,7 +41,7 @@ func (c *cli) localCenter(ctx context.Context, l person.Local, at *api.Address, 
 	}
 	_, err := os.Stat(string(ownMintOf(l)))
 	minted := !sellsItself(l) && (!runs || err == nil)
-	pid := runningAs("center", "--state", l.State)
+	pid := runningAs("--state", l.State, "center")
 	if !runs && pid == 0 {
 		if err := st.do("checking this machine", func() error { return checkMachine(l) }); err != nil {
 			return center, err
@@ -72,7 +72,7 @@ func (c *cli) localCenter(ctx context.Context, l person.Local, at *api.Address, 
 // runningAs returns the process of our own program that has a verb and a flag with
 // that value, such as one that an earlier "up" started that was then killed; 0 where
 // there is none.
-func runningAs(verb, flag, value string) (pid int) {
+func runningAs(flag, value string, verb ...string) (pid int) {
 	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, file := range files {
 		data, err := os.ReadFile(file)
@@ -81,7 +81,7 @@ func runningAs(verb, flag, value string) (pid int) {
 		}
 		argv := strings.Split(string(data), "\x00")
 		at := slices.Index(argv, flag)
-		if len(argv) > 1 && argv[1] == verb && at > 0 && at+1 < len(argv) && argv[at+1] == value {
+		if len(argv) > len(verb) && slices.Equal(argv[1:1+len(verb)], verb) && at > 0 && at+1 < len(argv) && argv[at+1] == value {
 			fmt.Sscan(filepath.Base(filepath.Dir(file)), &pid)
 		}
 	}

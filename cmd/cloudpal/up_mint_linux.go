@@ -66,7 +66,7 @@ func (c *cli) ensureMint(ctx context.Context, l person.Local) error {
 			return err
 		}
 	}
-	if runningAs("mint", "--folder", string(f)) != 0 {
+	if runningAs("--folder", string(f), "mint", "serve") != 0 {
 		return nil
 	}
 	log, err := os.OpenFile(filepath.Join(l.State, ownMintLog), os.O_CREATE|os.O_RDWR|os.O_TRUNC|syscall.O_NOFOLLOW, 0o600)
@@ -119,7 +119,7 @@ func awaitMint(ctx context.Context, l person.Local, trust *manifest.Trust) error
 		if err == nil {
 			return nil
 		}
-		if runningAs("mint", "--folder", string(f)) == 0 {
+		if runningAs("--folder", string(f), "mint", "serve") == 0 {
 			err = errors.New("it has ended")
 		} else if pause(ctx, pollEvery) == nil {
 			continue
@@ -162,14 +162,14 @@ func (c *cli) stopMint(ctx context.Context, l person.Local) error {
 	const op = "stop the mint"
 	ctx, cancel := context.WithTimeout(ctx, agentTimeout)
 	defer cancel()
-	pid := runningAs("mint", "--folder", string(ownMintOf(l)))
+	pid := runningAs("--folder", string(ownMintOf(l)), "mint", "serve")
 	if pid == 0 {
 		return nil
 	}
 	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil && !errors.Is(err, syscall.ESRCH) {
 		return cloudpal.E(op, "", err)
 	}
-	for runningAs("mint", "--folder", string(ownMintOf(l))) == pid {
+	for runningAs("--folder", string(ownMintOf(l)), "mint", "serve") == pid {
 		if err := pause(ctx, pollEvery); err != nil {
 			return cloudpal.E(op, cloudpal.Timeout, err)
 		}
