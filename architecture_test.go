@@ -75,7 +75,7 @@ var mayImport = map[string]string{
 
 	"network/names":   "github.com/miekg/dns",
 	"network/overlay": "identity rsc.io/qr",
-	"network/route":   "github.com/google/nftables github.com/mdlayher/netlink github.com/vishvananda/netlink golang.org/x/sys",
+	"network/route":   "github.com/google/nftables github.com/mdlayher/netlink github.com/vishvananda/netlink golang.org/x/sys golang.org/x/time/rate",
 	"network/tunnel":  "github.com/google/nftables github.com/vishvananda/netlink golang.org/x/sys golang.zx2c4.com/wireguard gvisor.dev/gvisor",
 	"network/wake":    "network/route github.com/vishvananda/netlink golang.org/x/crypto golang.org/x/net golang.org/x/sys",
 

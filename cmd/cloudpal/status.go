@@ -109,11 +109,11 @@ func moneyText(m person.Money) string {
 }
 
 func costText(m person.Money) string {
-	text := fmt.Sprintf("%.3g units an hour now", m.Hour)
+	parts := []string{fmt.Sprintf("%.3g units an hour now", m.Hour)}
 	for _, c := range m.Costs {
-		text += fmt.Sprintf("; %s %.3g awake", c.Name, c.Hour)
+		parts = append(parts, fmt.Sprintf("%s %.3g awake", c.Name, c.Hour))
 	}
-	return text
+	return strings.Join(parts, "; ")
 }
 
 // lastsText says how long the money lasts, and what happens at its end.
