@@ -16,7 +16,7 @@ import (
 
 const downHelp = `Put your pal to sleep, end this device's agent and, where "cloudpal up" started a
 center on this machine, end that and its mint: the tickets that are not used come
-back to your wallet before. Nothing is lost, and "cloudpal up" brings all of it back.
+back to your wallet before. Nothing is lost, and "cloudpal up" brings it all back.
 While a center elsewhere runs, your other devices still wake the pal, and what was
 paid for it stays: "cloudpal wallet close" brings that back, too.`
 

@@ -21,7 +21,7 @@ the pal goes on for --ahead, awake all the time, while none of your devices is t
 to pay. Where nothing is lacking it pays nothing, so it may be run again and again.
 
 The agent of a device does that by itself, three days ahead. CENTER may be left out:
-it is your pal's. Tickets that are not due yet come back with "cloudpal wallet close".`
+it is your pal's. Tickets that are not due yet come back with "wallet close".`
 
 // walletPaid is what "wallet pay" prints.
 type walletPaid struct {
