@@ -18,8 +18,9 @@ import (
 
 const statusHelp = `Show how your pal is: awake or asleep and since when, why it woke last, your
 devices, and the tunnel to it; where it is paid for, what it costs and how long the
-money lasts: 64 units are a day of the smallest VM. Asking wakes nothing: what is told
-of the pal comes from its center, and the devices are those this machine knows of.`
+money lasts: 64 units are a day of the smallest VM. Asking wakes nothing: what is
+told of the pal comes from its center, and the devices are those this machine
+knows of.`
 
 func (c *cli) status() *cobra.Command {
 	return c.withHome(c.withJSON(&cobra.Command{

@@ -43,7 +43,7 @@ func (w *Wallet) OpenTab(ctx context.Context, at Center, r center.TabRequest, ad
 		if old, ok := s.tabs[r.ID]; ok {
 			if old.Center != t.Center {
 				return cloudpal.E("open a tab", cloudpal.Denied, errors.New("the center signs with another key than it did")).
-					WithHint("pay nothing more there; close the tab with: cloudpal down")
+					WithHint("pay nothing more there; close the tab: cloudpal wallet close")
 			}
 			t = *old
 			t.Request, t.Offer = r, signed
@@ -82,7 +82,7 @@ func (p *payment) show(n uint64) Payment {
 // Pay pays a tab with one ticket of a class, which is due at a time: one that is to
 // come, for a pal that lives on while no device is there. Where there is no ticket
 // that is worth a slice, others are swapped for one first. It returns once the center
-// has taken it; what it did not hear of, Resume repeats.
+// has taken it; what it did not hear of, Fund repeats.
 func (w *Wallet) Pay(ctx context.Context, at Center, id center.TabID, class ticket.Class, due time.Time) (Payment, error) {
 	offer, digest, err := w.offerOf(id, class)
 	if err != nil {

@@ -245,7 +245,7 @@ func must(t *testing.T, conn *pgx.Conn, sql string) {
 // waited for within bounds.
 func TestPostgresIsSlow(t *testing.T) {
 	t.Parallel()
-	const timeout = 300 * time.Millisecond
+	const timeout = time.Second
 	server := postgres.New(t)
 	w := newWire(t, server, func() int64 { return 1 << 40 })
 	l := openPostgresWithin(t, w.url, timeout)
