@@ -1,9 +1,11 @@
 package storage
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"runtime"
+	"strings"
 	"sync"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -19,6 +21,8 @@ type Batch struct {
 	err   error     // the first change that could not be noted
 	cores []touched // whose head or tree changes
 	buf   []byte    // for records, used again
+	moves []move    // of blocks
+	entry []byte    // of the log: room for its head, and blocks with room for their sums
 }
 
 // touched is a core that a batch changes, and its head to be.
@@ -36,7 +40,14 @@ func (b *Batch) Reset() {
 	b.drop()
 	b.b.Reset()
 	b.err = nil
+	if b.moves = b.moves[:0]; cap(b.entry) > maxKept {
+		b.entry = nil
+	}
+	b.entry = b.entry[:0]
 }
+
+// maxKept is how much memory an empty batch keeps for its next blocks.
+const maxKept = 1 << 20
 
 // Close gives a batch's memory back. What was not committed is forgotten.
 func (b *Batch) Close() {
@@ -97,7 +108,7 @@ func (b *Batch) settle() {
 }
 
 // Len returns how many bytes the batch holds so far.
-func (b *Batch) Len() int { return b.b.Len() }
+func (b *Batch) Len() int { return b.b.Len() + len(b.entry) }
 
 // Commit makes the changes, for all in this process to see. They are on disk
 // when a Sync that began later has returned.
@@ -113,7 +124,11 @@ func (b *Batch) Commit() error {
 	if s.ro {
 		return cloudpal.E("write to the store "+s.dir, cloudpal.Denied, errReadOnly)
 	}
-	if err := s.flow.wait(s); err != nil {
+	if b.Len() > maxEntry {
+		return cloudpal.E("write to the store "+s.dir, cloudpal.Invalid, fmt.Errorf("%d bytes at once", b.Len())).
+			WithHint("write it in several batches")
+	}
+	if err := s.flow.wait(s, b.b.Len()); err != nil {
 		return s.fail("write", err)
 	}
 	s.commits.Lock()
@@ -121,13 +136,67 @@ func (b *Batch) Commit() error {
 	if err := s.failed(); err != nil {
 		return s.fail("write", err)
 	}
-	if err := s.guard(func() error { return s.db.Apply(b.b, pebble.NoSync) }); err != nil {
-		s.refuse(err)
+	if err := b.commit(); err != nil {
 		return s.fail("write", err)
 	}
-	s.flow.wrote(b.b.Len(), b.b.Len() > s.large)
 	b.settle()
 	return nil
+}
+
+// commit writes the batch to the log and gives it to the database. The caller
+// holds commits.
+func (b *Batch) commit() error {
+	s := b.store
+	at, err := s.log.reserve(b.Len())
+	if err != nil {
+		s.refuse(err)
+		return err
+	}
+	changes, err := b.seal(at)
+	if err != nil {
+		return err
+	}
+	written := len(b.entry)
+	err = s.log.write(b.entry, changes)
+	if err == nil {
+		err = s.guard(func() error { return s.db.Apply(b.b, pebble.NoSync) })
+	}
+	if err != nil {
+		s.refuse(err)
+		return err
+	}
+	freed := s.placing.settle(at)
+	if s.flow.wrote(written + int(freed)) {
+		if err := s.guard(func() error { _, err := s.db.AsyncFlush(); return err }); err != nil {
+			s.refuse(err) // what was committed stays
+		}
+	}
+	return nil
+}
+
+// seal makes the batch an entry of the log, at a position. It returns how much of
+// it are changes of the database.
+func (b *Batch) seal(at position) (changes int, err error) {
+	s := b.store
+	if len(b.entry) == 0 {
+		b.entry = append(b.entry, make([]byte, entryHeadSize)...)
+	}
+	for _, m := range b.moves {
+		if end := m.offset + int(m.size); m.logged {
+			binary.LittleEndian.PutUint32(b.entry[end:], checksum(b.entry[m.offset:end]))
+		}
+	}
+	if err := s.placing.take(b, at); err != nil {
+		return 0, err
+	}
+	end := s.placing.count(b, at)
+	if b.err != nil {
+		return 0, b.err
+	}
+	record := b.b.Repr()
+	binary.BigEndian.PutUint64(end, uint64(at)+uint64(len(b.entry)+len(record)))
+	b.entry = append(b.entry, record...)
+	return len(record), nil
 }
 
 var errReadOnly = errors.New("it was opened for reading only")
@@ -160,30 +229,18 @@ func (b *Batch) removeRange(from, to []byte) {
 	}
 }
 
-// startSync asks for a sync and returns how to wait for it, so that nobody
-// stands in the way of other commits while the disk works.
+// startSync asks for a sync and returns how to wait for it.
 func (s *Store) startSync() (wait func() error, err error) {
-	s.commits.Lock()
-	defer s.commits.Unlock()
 	if err := s.failed(); err != nil {
 		return nil, err
 	}
-	b := s.db.NewBatch()
-	b.LogData(nil, nil)
-	if err := s.guard(func() error { return s.db.ApplyNoSyncWait(b, pebble.Sync) }); err != nil {
-		s.refuse(err)
-		return nil, err
-	}
+	end := s.log.written()
 	return func() error {
-		err := b.SyncWait()
-		if err == nil && s.severed.Load() {
-			err = s.failed()
-		}
+		err := s.log.sync(end)
 		if err != nil {
 			s.refuse(err)
-			return err
 		}
-		return b.Close()
+		return err
 	}, nil
 }
 
@@ -270,38 +327,44 @@ const guardName = "storage.(*Store).guard"
 type flow struct {
 	mu     sync.Mutex
 	change sync.Cond
-	limit  int   // of bytes that wait
-	filled int   // bytes in the buffer that is being filled
-	queue  []int // bytes in each of those that wait to be sorted to disk
-	queued int   // their sum
-	sorted int   // tables on disk that are not merged with the rest yet
+	buffer int // bytes of the one that is being filled, at most
+	total  int // bytes that were committed
+	begun  int // of these, when tables were last begun
+	done   int // bytes that are in tables, at least
+	logged int // bytes of the log since tables were last begun, or asked for
+	sorted int // tables on disk that are not merged with the rest yet
 }
 
 // Limits of what may wait. Pebble's own are set out of reach.
 const (
 	maxBuffers = 3 // full ones, in bytes
 	maxSorted  = 40
+
+	// maxReplay is how much of the log may have to be read when the store is
+	// opened after a crash, roughly.
+	maxReplay = 32 << 20
 )
 
 // start begins the counts for a database as it was opened.
 func (f *flow) start(db *pebble.DB, buffer uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.limit = maxBuffers * int(buffer)
-	f.filled, f.queue, f.queued = 0, nil, 0
+	f.buffer = int(buffer)
+	f.total, f.begun, f.done, f.logged = 0, 0, 0, 0
 	f.sorted = int(db.Metrics().Levels[0].TablesCount)
 }
 
-// wait returns when there is room for another batch.
-func (f *flow) wait(s *Store) error {
+// wait returns when there is room for another batch, and counts it.
+func (f *flow) wait(s *Store, n int) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for f.queued > f.limit || f.sorted > maxSorted {
+	for f.total-f.done > (1+maxBuffers)*f.buffer || f.sorted > maxSorted {
 		if err := s.failed(); err != nil {
 			return err
 		}
 		f.change.Wait()
 	}
+	f.total += n
 	return nil
 }
 
@@ -311,45 +374,30 @@ func (f *flow) wake() {
 	f.change.Broadcast()
 }
 
-// wrote counts a batch. One that is large is a buffer by itself.
-func (f *flow) wrote(n int, large bool) {
+// wrote counts what went to the log, or was removed from it, and reports whether
+// it is time to have tables made although there is room in the buffer.
+func (f *flow) wrote(n int) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if large {
-		f.push(n)
-		return
+	if f.logged += n; f.logged < maxReplay {
+		return false
 	}
-	f.filled += n
+	f.logged = 0
+	return true
 }
 
-// holds reports whether more than n bytes wait for being sorted.
-func (f *flow) holds(n int) bool {
+// flushing says that buffers are being made tables, all but the last.
+func (f *flow) flushing() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.filled+f.queued > n
+	f.begun, f.logged = f.total, 0
 }
 
-// full says that the next buffer is being filled.
-func (f *flow) full() {
+// flushed says that they are so many tables now.
+func (f *flow) flushed(tables int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.push(f.filled)
-	f.filled = 0
-}
-
-func (f *flow) push(n int) {
-	f.queue = append(f.queue, n)
-	f.queued += n
-}
-
-// flushed says that the first of the buffers are tables now.
-func (f *flow) flushed(buffers, tables int) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for ; buffers > 0 && len(f.queue) > 0; buffers-- {
-		f.queued -= f.queue[0]
-		f.queue = f.queue[1:]
-	}
+	f.done = max(f.done, f.begun-f.buffer)
 	f.sorted += tables
 	f.change.Broadcast()
 }
@@ -360,4 +408,19 @@ func (f *flow) merged(tables int) {
 	defer f.mu.Unlock()
 	f.sorted = max(f.sorted-tables, 0)
 	f.change.Broadcast()
+}
+
+// calledBy reports whether a function is on this goroutine's stack.
+func calledBy(name string) bool {
+	var pcs [64]uintptr
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(1, pcs[:])])
+	for {
+		frame, more := frames.Next()
+		if strings.HasSuffix(frame.Function, name) {
+			return true
+		}
+		if !more {
+			return false
+		}
+	}
 }

@@ -3,6 +3,8 @@ package storage
 import (
 	"encoding/binary"
 	"iter"
+	"math"
+	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -81,6 +83,7 @@ func (s *Store) Delete(discovery [32]byte) error {
 	b := s.Begin()
 	defer b.Close()
 	b.remove(discoveryKey(discovery))
+	b.moves = append(b.moves, move{core: num, end: math.MaxUint64})
 	b.removeRange(appendNumber(nil, num), appendNumber(nil, num+1))
 	return b.Commit()
 }
@@ -103,7 +106,7 @@ func (s *Store) Cores() iter.Seq2[[32]byte, error] {
 // scan gives f what is behind a prefix: the rest of each key, and the value,
 // both valid until f returns, until f says false.
 func (s *Store) scan(p []byte, f func(k, v []byte) (more bool, err error)) error {
-	return s.scanOf(s.db, p, f)
+	return s.scanOf(s.reader, p, f)
 }
 
 // scanOf is scan of the database or of a snapshot.
@@ -165,14 +168,31 @@ func (c *Core) Identity() (Identity, error) {
 // AppendBlock appends a block, as it is stored, to dst. It returns
 // cloudpal.NotExist itself where the block is not here.
 func (c *Core) AppendBlock(dst []byte, index uint64) ([]byte, error) {
-	return c.appendBlock(c.store.db, dst, index)
+	s := c.store
+	if !s.readers.enter() {
+		return dst, s.fail("read a block from", ErrClosed)
+	}
+	defer s.readers.leave()
+	p, found, err := s.spot(c.num, index)
+	for err == nil && found {
+		var out []byte
+		if out, err = s.log.read(dst, p); err == nil {
+			return out, nil
+		}
+		// What was removed in the meantime may be gone from the log, too.
+		was, reading := p, err
+		if p, found, err = s.spot(c.num, index); err == nil && found && p == was {
+			err = reading
+		}
+	}
+	if err != nil {
+		return dst, s.fail("read a block from", err)
+	}
+	return c.appendSmall(s.reader, dst, index)
 }
 
-func (c *Core) appendBlock(r pebble.Reader, dst []byte, index uint64) ([]byte, error) {
-	if !c.store.readers.enter() {
-		return dst, c.store.fail("read a block from", ErrClosed)
-	}
-	defer c.store.readers.leave()
+// appendSmall appends a block that the database has itself.
+func (c *Core) appendSmall(r pebble.Reader, dst []byte, index uint64) ([]byte, error) {
 	k := keys.Get().(*key)
 	defer keys.Put(k)
 	*k = makeKey(c.num, blockKind, index)
@@ -216,7 +236,7 @@ func (c *Core) tile(root uint64) (*tile, error) {
 	if first/2+1<<t.base() > c.head.Length {
 		return t, nil // the tree does not reach there: nothing to look for
 	}
-	if err := c.readTile(c.store.db, t); err != nil {
+	if err := c.readTile(c.store.reader, t); err != nil {
 		c.tiles.forget(root, t)
 		return nil, err
 	}
@@ -255,7 +275,7 @@ func (c *Core) readTile(r pebble.Reader, t *tile) error {
 // Pages gives f the pages of the bitfield, in their order. A page that is not
 // stored has no bits.
 func (c *Core) Pages(f func(index uint64, p *Page) error) error {
-	return c.pages(c.store.db, f)
+	return c.pages(c.store.reader, f)
 }
 
 func (c *Core) pages(r pebble.Reader, f func(index uint64, p *Page) error) error {
@@ -309,8 +329,19 @@ func (b *Batch) SetHead(c *Core, h Head) {
 // Block notes a block of n bytes, and returns where to put them, before
 // anything else is done with b.
 func (b *Batch) Block(c *Core, index uint64, n int) []byte {
-	k := makeKey(c.num, blockKind, index)
-	return b.reserve(k[:], n)
+	m := move{core: c.num, start: index, comes: true, size: uint32(n)}
+	if n < separate {
+		b.moves = append(b.moves, m)
+		k := makeKey(c.num, blockKind, index)
+		return b.reserve(k[:], n)
+	}
+	if len(b.entry) == 0 {
+		b.entry = append(b.entry, make([]byte, entryHeadSize)...)
+	}
+	m.logged, m.offset = true, len(b.entry)
+	b.moves = append(b.moves, m)
+	b.entry = slices.Grow(b.entry, n+sumSize)[:m.offset+n+sumSize]
+	return b.entry[m.offset : m.offset+n : m.offset+n]
 }
 
 // Node notes a node of a core's tree.
@@ -334,13 +365,18 @@ func (b *Batch) Node(c *Core, n merkle.Node) error {
 func (b *Batch) RemoveBlock(c *Core, index uint64) {
 	k := makeKey(c.num, blockKind, index)
 	b.remove(k[:])
+	b.moves = append(b.moves, move{core: c.num, start: index, end: index + 1})
 }
 
 // RemoveBlocks notes that the blocks from start to end go; end may be
 // math.MaxUint64.
 func (b *Batch) RemoveBlocks(c *Core, start, end uint64) {
+	if start >= end {
+		return
+	}
 	from, to := makeKey(c.num, blockKind, start), makeKey(c.num, blockKind, end)
 	b.removeRange(from[:], to[:])
+	b.moves = append(b.moves, move{core: c.num, start: start, end: end})
 }
 
 // Trim notes that the nodes go that reach beyond a tree's length in blocks.

@@ -61,6 +61,11 @@ func (fs diskFS) OpenReadWrite(name string, category vfs.DiskWriteCategory, opts
 	return fs.open(func() (vfs.File, error) { return fs.FS.OpenReadWrite(name, category, opts...) })
 }
 
+// ReuseForWrite implements vfs.FS.
+func (fs diskFS) ReuseForWrite(old, name string, category vfs.DiskWriteCategory) (vfs.File, error) {
+	return fs.open(func() (vfs.File, error) { return fs.FS.ReuseForWrite(old, name, category) })
+}
+
 // Link implements vfs.FS.
 func (fs diskFS) Link(old, name string) error {
 	return fs.change(func() error { return fs.FS.Link(old, name) })

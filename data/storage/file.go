@@ -1,15 +1,14 @@
 package storage
 
 import (
-	"os"
 	"strings"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
 // A diskFS is where a store's database is. It writes tables in larger pieces
-// than Pebble does, which hands on every 4 KiB by themselves: half of the time of
-// a large append went there. Of the log it sees what goes wrong: see sever.
+// than Pebble does, which hands on every 4 KiB by themselves, and none before what
+// it speaks of is on disk in the log.
 type diskFS struct {
 	vfs.FS
 	s *Store
@@ -18,19 +17,17 @@ type diskFS struct {
 // writeSize is how much of a table is written at once.
 const writeSize = 128 << 10
 
-// Create implements vfs.FS. Other files than tables are written as they come:
-// the log, whose bytes must reach the system with the sync that asks for them,
-// gathers them itself.
+// Create implements vfs.FS.
 func (fs diskFS) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
-	if isLog(name) {
-		if fs.s.severed.Load() {
-			return fs.s.logFile(nil, os.ErrClosed)
-		}
-		return fs.s.logFile(fs.create(name, category))
+	if !strings.HasSuffix(name, ".sst") {
+		return fs.create(name, category)
+	}
+	if err := fs.s.log.sync(fs.s.log.written()); err != nil {
+		return nil, err
 	}
 	f, err := fs.create(name, category)
-	if err != nil || !strings.HasSuffix(name, ".sst") && !strings.HasSuffix(name, ".blob") {
-		return f, err
+	if err != nil {
+		return nil, err
 	}
 	return &bufferedFile{File: f, s: fs.s}, nil
 }

@@ -34,9 +34,14 @@ func syncParent(fs vfs.FS, dir string) error {
 	if dir == "" {
 		return nil
 	}
-	parent, err := fs.OpenDir(fs.PathDir(dir))
+	return syncFolder(fs, fs.PathDir(dir))
+}
+
+// syncFolder returns when the names in a folder are on disk.
+func syncFolder(fs vfs.FS, dir string) error {
+	f, err := fs.OpenDir(dir)
 	if err != nil {
 		return err
 	}
-	return errors.Join(parent.Sync(), parent.Close())
+	return errors.Join(f.Sync(), f.Close())
 }

@@ -14,6 +14,7 @@ const (
 	blockKind    = 'b'
 	headKind     = 'h'
 	identityKind = 'i'
+	placesKind   = 'l'
 	pageKind     = 'p'
 	tileKind     = 't'
 	userKind     = 'u'
@@ -24,7 +25,9 @@ const (
 	aliasKind     = 'a'
 	discoveryKind = 'd'
 	formatKind    = 'f'
+	endKind       = 'l'
 	nextKind      = 'n'
+	segmentKind   = 's'
 	storeUserKind = 'u'
 )
 
@@ -52,8 +55,13 @@ func headKey(core uint64) []byte     { return prefix(core, headKind) }
 func identityKey(core uint64) []byte { return prefix(core, identityKind) }
 func formatKey() []byte              { return prefix(0, formatKind) }
 func nextKey() []byte                { return prefix(0, nextKind) }
+func endKey() []byte                 { return prefix(0, endKind) }
 
 func discoveryKey(d [32]byte) []byte { return append(prefix(0, discoveryKind), d[:]...) }
+
+func segmentKey(segment uint32) []byte {
+	return binary.BigEndian.AppendUint32(prefix(0, segmentKind), segment)
+}
 
 func aliasKey(namespace [32]byte, name string) []byte {
 	return append(append(prefix(0, aliasKind), namespace[:]...), name...)
@@ -80,7 +88,7 @@ func (s *Store) number(k []byte) (n uint64, found bool, err error) {
 		return 0, false, ErrClosed
 	}
 	defer s.readers.leave()
-	v, closer, err := s.db.Get(k)
+	v, closer, err := s.reader.Get(k)
 	if err == pebble.ErrNotFound {
 		return 0, false, nil
 	}
@@ -106,7 +114,7 @@ func (s *Store) record(k []byte) ([]byte, error) {
 		return nil, s.fail("read", ErrClosed)
 	}
 	defer s.readers.leave()
-	v, closer, err := s.db.Get(k)
+	v, closer, err := s.reader.Get(k)
 	if err == pebble.ErrNotFound {
 		return nil, nil
 	}

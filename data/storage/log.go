@@ -1,132 +1,215 @@
 package storage
 
 import (
-	"os"
-	"runtime"
-	"strings"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"sync"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// Pebble ends the process, past any recover, where the write-ahead log cannot be
-// written, synced or made in the middle of its change to another file. So it is
-// never told: from the first such trouble on the log is severed. The store
-// refuses further changes and says why, nothing more is written to the log, which
-// so has no gap, and no other file follows the one that may have ended in the
-// middle of a record.
-func (s *Store) sever(why error) {
-	s.refuse(why)
-	s.severed.Store(true)
+// A log has every commit, in their order: the blocks that it brings, and then its
+// changes to the database. It is what a Sync syncs, and what is read again where
+// the database had a commit in memory only. Large blocks stay in it for good, so
+// that they are written once; the database keeps where they are.
+//
+//	log/000001.log    a segment: its head, then entries
+//	log/000002.log    the next, whose head says where the one before ends
+//
+//	entry             head │ block, sum │ block, sum │ ... │ changes
+//
+// The log is on disk before a table of the database is that speaks of it. So what
+// the database has after a loss of power never leads beyond the log, and what the
+// log has beyond the database is its end, up to the first entry that is not whole.
+type log struct {
+	fs  diskFS
+	dir string
+
+	// Of who commits, who holds Store.commits.
+	last   uint32 // the highest number of a segment, in use or not
+	grown  bool   // the last segment was made here, and is written in sequence
+	closed bool   // the last entry says that all before it is on disk
+
+	mu      sync.Mutex
+	change  sync.Cond
+	end     position   // of what was written
+	synced  position   // what is before this is on disk
+	files   []vfs.File // that are not synced, in their order; the last is written to
+	syncing bool
+	failure error // of a sync, after which nobody knows what is on disk
+
+	segments segments
 }
 
-// A logFile is a file of the write-ahead log.
-type logFile struct {
-	vfs.File
-	s *Store
+// A position in the log is a segment's number and how many bytes into it.
+type position uint64
+
+func positionOf(segment uint32, offset int64) position {
+	return position(segment)<<32 | position(offset)
 }
 
-func isLog(name string) bool { return strings.HasSuffix(name, ".log") }
+func (p position) segment() uint32 { return uint32(p >> 32) }
+func (p position) offset() int64   { return int64(uint32(p)) }
 
-// logFile returns the file of the log that was made, or one in its place where
-// it could not be.
-func (s *Store) logFile(f vfs.File, err error) (vfs.File, error) {
+// segmentSize is where a segment ends, unless one entry is larger.
+const segmentSize = 64 << 20
+
+// maxEntry keeps an entry's bytes countable in a position.
+const maxEntry = 2 << 30
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+func checksum(b []byte) uint32 { return crc32.Checksum(b, castagnoli) }
+
+// sumSize is how long a checksum is.
+const sumSize = 4
+
+func (l *log) name(segment uint32) string {
+	return l.fs.PathJoin(l.dir, fmt.Sprintf("%06d.log", segment))
+}
+
+// write writes an entry whose head has room but is not filled yet, where reserve
+// said that it would be.
+func (l *log) write(entry []byte, changes int) error {
+	h := entryHead{
+		at: l.end, synced: l.onDisk(),
+		blocks: uint32(len(entry) - entryHeadSize - changes), changes: uint32(changes),
+	}
+	h.blocksSum = checksum(entry[entryHeadSize : len(entry)-changes])
+	h.changesSum = checksum(entry[len(entry)-changes:])
+	h.encode(entry)
+	return l.put(entry)
+}
+
+func (l *log) put(entry []byte) (err error) {
+	f := l.files[len(l.files)-1]
+	if l.grown {
+		_, err = f.Write(entry)
+	} else {
+		_, err = f.WriteAt(entry, l.end.offset())
+	}
 	if err != nil {
-		s.sever(err)
-		if f, err = vfs.NewMem().Create("log", vfs.WriteCategoryUnspecified); err != nil {
-			return nil, err
-		}
+		return err
 	}
-	return &logFile{f, s}, nil
-}
-
-// keep does something to the file unless the log is severed, and severs it where
-// that fails.
-func (f *logFile) keep(do func() error) error {
-	if !f.s.severed.Load() {
-		if err := do(); err != nil {
-			f.s.sever(err)
-		}
-	}
+	l.closed = false
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.end += position(len(entry))
 	return nil
 }
 
-// Write implements vfs.File.
-func (f *logFile) Write(p []byte) (int, error) {
-	return len(p), f.keep(func() error { _, err := f.File.Write(p); return err })
-}
-
-// Sync implements vfs.File.
-func (f *logFile) Sync() error { return f.keep(f.File.Sync) }
-
-// SyncData implements vfs.File.
-func (f *logFile) SyncData() error { return f.keep(f.File.SyncData) }
-
-// SyncTo implements vfs.File.
-func (f *logFile) SyncTo(length int64) (fullSync bool, err error) {
-	err = f.keep(func() (err error) { fullSync, err = f.File.SyncTo(length); return err })
-	return fullSync, err
-}
-
-// Preallocate implements vfs.File. It only saves time: where there is no room,
-// it is the write that says so.
-func (f *logFile) Preallocate(offset, length int64) error {
-	if !f.s.severed.Load() {
-		f.File.Preallocate(offset, length)
+// reserve returns where an entry of about so many bytes will be.
+func (l *log) reserve(size int) (position, error) {
+	if size > maxEntry {
+		return 0, errors.New("too much for one batch")
 	}
-	return nil
-}
-
-// Close implements vfs.File.
-func (f *logFile) Close() error {
-	if err := f.File.Close(); err != nil {
-		f.s.sever(err)
-	}
-	return nil
-}
-
-// A folder is one whose names are synced, for the log and for others.
-type folder struct {
-	vfs.File
-	s *Store
-}
-
-// Sync implements vfs.File.
-func (f *folder) Sync() error {
-	err := f.File.Sync()
-	if err != nil && calledBy("wal.(*StandaloneManager).Create") {
-		return (&logFile{s: f.s}).keep(func() error { return err })
-	}
-	return err
-}
-
-// calledBy reports whether a function is on this goroutine's stack.
-func calledBy(name string) bool {
-	var pcs [64]uintptr
-	frames := runtime.CallersFrames(pcs[:runtime.Callers(1, pcs[:])])
-	for {
-		frame, more := frames.Next()
-		if strings.HasSuffix(frame.Function, name) {
-			return true
-		}
-		if !more {
-			return false
+	if len(l.files) == 0 || l.end.offset()+int64(size) > segmentSize && l.end.offset() > segmentHeadSize {
+		if err := l.begin(); err != nil {
+			return 0, err
 		}
 	}
+	return l.end, nil
 }
 
-// OpenDir implements vfs.FS.
-func (fs diskFS) OpenDir(name string) (vfs.File, error) {
-	f, err := fs.FS.OpenDir(name)
+// begin begins the next segment.
+func (l *log) begin() error {
+	number := l.last + 1
+	f, err := l.fs.create(l.name(number), vfs.WriteCategoryUnspecified)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return &folder{f, fs.s}, nil
+	head := segmentHead(number, l.end)
+	if _, err = f.Write(head[:]); err == nil {
+		err = syncFolder(l.fs, l.dir)
+	}
+	if err != nil {
+		return errors.Join(err, f.Close())
+	}
+	l.last, l.grown = number, true
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.files = append(l.files, f)
+	l.end = positionOf(number, segmentHeadSize)
+	return nil
 }
 
-// ReuseForWrite implements vfs.FS. Only files of the log are used again.
-func (fs diskFS) ReuseForWrite(old, name string, category vfs.DiskWriteCategory) (vfs.File, error) {
-	if fs.s.severed.Load() {
-		return fs.s.logFile(nil, os.ErrClosed)
+func (l *log) written() position {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.end
+}
+
+func (l *log) onDisk() position {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.synced
+}
+
+// sync returns when what is before a position is on disk. Those who wait at the
+// same time share one sync.
+func (l *log) sync(to position) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for l.synced < to {
+		switch {
+		case l.failure != nil:
+			return l.failure
+		case l.syncing:
+			l.change.Wait()
+		default:
+			l.syncLocked()
+		}
 	}
-	return fs.s.logFile(fs.open(func() (vfs.File, error) { return fs.FS.ReuseForWrite(old, name, category) }))
+	return nil
+}
+
+// syncLocked syncs what was written so far. The caller holds mu, which is free
+// while the disk works.
+func (l *log) syncLocked() {
+	files, end := l.files, l.end
+	l.syncing = true
+	l.mu.Unlock()
+	var err error
+	for _, f := range files {
+		if err = f.SyncData(); err != nil {
+			break
+		}
+	}
+	l.mu.Lock()
+	l.syncing = false
+	if l.failure = err; err == nil {
+		for len(l.files) > 1 && l.files[0] != files[len(files)-1] {
+			l.files[0].Close() // it is on disk
+			l.files = l.files[1:]
+		}
+		l.synced = end
+	}
+	l.change.Broadcast()
+}
+
+// finish notes in the log that all of it is on disk. The caller holds
+// Store.commits, or is alone.
+func (l *log) finish() error {
+	if len(l.files) == 0 || l.closed {
+		return nil
+	}
+	if err := l.sync(l.written()); err != nil {
+		return err
+	}
+	if err := l.write(make([]byte, entryHeadSize), 0); err != nil {
+		return err
+	}
+	l.closed = true
+	return l.sync(l.written())
+}
+
+// shut gives the files back.
+func (l *log) shut() error {
+	var errs []error
+	for _, f := range l.files {
+		errs = append(errs, f.Close())
+	}
+	l.segments.shut()
+	return errors.Join(errs...)
 }

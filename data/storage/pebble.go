@@ -2,7 +2,6 @@ package storage
 
 import (
 	"runtime"
-	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
@@ -15,8 +14,12 @@ const (
 	defaultCache  = 32 << 20
 	defaultBuffer = 4 << 20
 
-	// separate is how large a block must be to go into a file of blocks, which
-	// is not written again when tables are merged.
+	// placesShare is which part of the cache is for where blocks are.
+	placesShare = 4
+
+	// separate is how large a block must be to stay in the log. Smaller ones, as
+	// the nodes of bees are, are sooner found in a table, many of which are in
+	// memory, than read each by itself.
 	separate = 512
 
 	// indexSize keeps the index of a table of up to about 12,000 blocks in one
@@ -32,25 +35,18 @@ func (s *Store) options(o Options) *pebble.Options {
 		o.Buffer = defaultBuffer
 	}
 	s.large = int(o.Buffer) / 2
+	s.places.limit = int(o.Cache / placesShare)
 	p := &pebble.Options{
 		FS:                          diskFS{o.FS, s},
 		ReadOnly:                    o.ReadOnly,
-		CacheSize:                   o.Cache,
+		CacheSize:                   o.Cache - o.Cache/placesShare,
 		MemTableSize:                o.Buffer,
 		MemTableStopWritesThreshold: 1000, // flow does it
 		L0StopWritesThreshold:       1000, // likewise
+		DisableWAL:                  true, // the log is it
 		FormatMajorVersion:          pebble.FormatNewest,
 		Logger:                      logger{s},
 		EventListener:               s.listener(),
-	}
-	p.Experimental.ValueSeparationPolicy = func() pebble.ValueSeparationPolicy {
-		return pebble.ValueSeparationPolicy{
-			Enabled:               true,
-			MinimumSize:           separate,
-			MaxBlobReferenceDepth: 10,
-			RewriteMinimumAge:     time.Minute,
-			TargetGarbageRatio:    0.2,
-		}
 	}
 	for i := range p.Levels {
 		// Blocks are mostly encrypted, or compressed by who made them, and the
@@ -68,16 +64,11 @@ func (s *Store) listener() *pebble.EventListener {
 	return &pebble.EventListener{
 		BackgroundError: s.backgroundError,
 		DataCorruption:  func(pebble.DataCorruptionInfo) {}, // who reads gets the error; without this, Pebble calls Fatalf
-		WALCreated: func(info pebble.WALCreateInfo) {
-			if info.Err != nil {
-				s.refuse(info.Err)
-				return
-			}
-			s.flow.full()
-		},
+		FlushBegin:      func(pebble.FlushInfo) { s.flow.flushing() },
 		FlushEnd: func(info pebble.FlushInfo) {
 			if info.Err == nil {
-				s.flow.flushed(info.Input, len(info.Output))
+				s.flow.flushed(len(info.Output))
+				s.wakeReclaim()
 			}
 		},
 		CompactionEnd: func(info pebble.CompactionInfo) {

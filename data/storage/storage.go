@@ -68,11 +68,15 @@ type Options struct {
 
 // A Store is a database of cores. All methods may be used at the same time.
 type Store struct {
-	db   *pebble.DB
-	fs   vfs.FS
-	lock io.Closer
-	dir  string
-	ro   bool
+	db      *pebble.DB
+	reader  pebble.Reader // the database, and what the log has beyond it
+	overlay *pebble.Batch // that, in a store for reading only; nil where there is none
+	log     log
+	places  placeCache
+	fs      vfs.FS
+	lock    io.Closer
+	dir     string
+	ro      bool
 
 	large int // batches above this are not copied into a buffer
 
@@ -82,14 +86,21 @@ type Store struct {
 
 	failure  atomic.Pointer[error] // why nothing is written any more
 	refusing chan struct{}         // closed with it
-	severed  atomic.Bool           // the log failed
 	flow     flow
+
+	// Of who commits, as the database is.
+	placing placing
+	live    map[uint32]int64 // bytes of each segment of the log that are needed
+	current uint32           // the segment of the last commit
 
 	mu     sync.Mutex
 	next   uint64              // the number of the next core
 	shared map[[32]byte]*share // what is in use, by discovery key
 	views  map[*View]struct{}  // that hold a snapshot of the database
 	closed bool
+
+	sorted    chan struct{} // told when the database has made tables
+	reclaimed chan struct{} // closed when nothing is reclaimed any more; nil where nothing ever is
 
 	readers gate // of the database
 	writers gate // of the folder
@@ -103,6 +114,10 @@ func Open(dir string, o Options) (*Store, error) {
 	}
 	s := &Store{fs: o.FS, dir: dir, ro: o.ReadOnly, shared: map[[32]byte]*share{}, views: map[*View]struct{}{}}
 	s.flow.change.L = &s.flow.mu
+	s.log.change.L = &s.log.mu
+	s.placing.s = s
+	s.places.m = map[placesKey][]byte{}
+	s.sorted = make(chan struct{}, 1)
 	s.refusing = make(chan struct{})
 	s.readers.idle, s.writers.idle = make(chan struct{}, 1), make(chan struct{}, 1)
 	if err := s.open(o); err != nil {
@@ -140,11 +155,19 @@ func (s *Store) open(o Options) (err error) {
 	}); err != nil {
 		return err
 	}
+	s.reader = s.db
 	s.flow.start(s.db, uint64(2*s.large))
-	if err = s.failed(); err == nil {
-		err = s.begin()
+	for _, step := range []func() error{s.failed, s.replay, s.readLive, s.begin} {
+		if err = step(); err != nil {
+			return err
+		}
 	}
-	return err
+	if !s.ro {
+		s.reclaimed = make(chan struct{})
+		go s.reclaiming()
+		s.wakeReclaim()
+	}
+	return nil
 }
 
 // leave closes the database, or leaves it where that cannot be, and gives the
@@ -152,18 +175,44 @@ func (s *Store) open(o Options) (err error) {
 func (s *Store) leave() (err error) {
 	if s.db != nil {
 		s.sort()
+		s.finish()
 		if err = s.failed(); err == nil {
 			s.refuse(ErrClosed)
-			err = s.guard(s.db.Close)
+			err = s.guard(s.close)
 		}
 	}
+	if s.reclaimed != nil {
+		<-s.reclaimed
+	}
 	s.writers.shut()
-	return errors.Join(err, s.lock.Close())
+	return errors.Join(err, s.log.shut(), s.lock.Close())
+}
+
+// close closes the database.
+func (s *Store) close() error {
+	if s.overlay != nil {
+		s.overlay.Close()
+	}
+	return s.db.Close()
+}
+
+// finish notes in the log that all is on disk.
+func (s *Store) finish() {
+	if s.ro || s.failed() != nil {
+		return
+	}
+	if err := s.log.finish(); err != nil {
+		s.refuse(err)
+	}
 }
 
 // format is the version of what is written; a store with a later one is left
 // alone.
-const format = 1
+const format = 2
+
+// inTables is the format of a store whose blocks are all in tables. It is read as
+// one of today is of which all blocks are small, and becomes one.
+const inTables = 1
 
 // begin reads the store's own records, and writes them in a new store.
 func (s *Store) begin() error {
@@ -171,7 +220,7 @@ func (s *Store) begin() error {
 	if err != nil {
 		return err
 	}
-	if found && version != format {
+	if found && version != format && version != inTables {
 		return cloudpal.E("read the format", cloudpal.Invalid, fmt.Errorf("the store has format %d, not %d", version, format)).
 			WithHint("use the program that wrote it, or a later one")
 	}
@@ -184,20 +233,27 @@ func (s *Store) begin() error {
 		if err := syncParent(s.fs, s.dir); err != nil {
 			return err
 		}
-		b := s.Begin()
-		defer b.Close()
-		b.set(formatKey(), appendNumber(nil, format))
-		if err := b.Commit(); err != nil {
-			return err
-		}
-		return s.Sync()
+		return s.setFormat()
 	}
 	next, found, err := s.number(nextKey())
 	if !found {
 		next = 1
 	}
 	s.next = next
+	if err == nil && version == inTables && !s.ro {
+		err = s.setFormat()
+	}
 	return err
+}
+
+func (s *Store) setFormat() error {
+	b := s.Begin()
+	defer b.Close()
+	b.set(formatKey(), appendNumber(nil, format))
+	if err := b.Commit(); err != nil {
+		return err
+	}
+	return s.Sync()
 }
 
 // Sync returns when all that was committed before is on disk. Those who wait
@@ -239,7 +295,10 @@ func (s *Store) Close() error {
 // sort brings to tables what the log alone has, unless that is little: whoever
 // opens the store next would have to do so first.
 func (s *Store) sort() {
-	if s.ro || s.failed() != nil || !s.flow.holds(little) {
+	if s.ro || s.failed() != nil {
+		return
+	}
+	if d, err := s.durable(); err == nil && s.log.end < d.end+little {
 		return
 	}
 	var done <-chan struct{}

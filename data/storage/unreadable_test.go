@@ -34,6 +34,13 @@ func TestUnreadable(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	var scattered Page
+	for i := range scattered {
+		scattered[i] = 0x5555555555555555
+	}
+	for i := range uint64(20) { // so that the tree is not beside the head, which opening the core reads
+		b.SetPage(c, i, &scattered)
+	}
 	b.SetHead(c, Head{Length: 64})
 	b.SetUserData(c, "name", make([]byte, 4000))
 	if err := errors.Join(b.Commit(), s.Close()); err != nil {

@@ -14,7 +14,8 @@ import (
 // used at the same time.
 type View struct {
 	core  *Core
-	snap  *pebble.Snapshot
+	snap  *pebble.Snapshot // nil where the store is for reading only: nothing changes
+	read  pebble.Reader
 	users atomic.Int32
 }
 
@@ -29,8 +30,11 @@ func (c *Core) View() *View {
 	defer s.readers.leave()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	v.snap = s.db.NewSnapshot()
-	s.views[v] = struct{}{}
+	if v.read = s.reader; s.overlay == nil {
+		v.snap = s.db.NewSnapshot()
+		v.read = v.snap
+		s.views[v] = struct{}{}
+	}
 	return v
 }
 
@@ -56,6 +60,7 @@ func (s *Store) dropView(v *View) {
 	if _, held := s.views[v]; held {
 		delete(s.views, v)
 		v.snap.Close()
+		s.wakeReclaim()
 	}
 }
 
@@ -70,14 +75,33 @@ func (s *Store) dropViews() {
 
 // AppendBlock is that of Core, then.
 func (v *View) AppendBlock(dst []byte, index uint64) ([]byte, error) {
-	return v.core.appendBlock(v.snap, dst, index)
+	c := v.core
+	if !c.store.readers.enter() {
+		return dst, c.store.fail("read a block from", ErrClosed)
+	}
+	defer c.store.readers.leave()
+	record, err := c.store.readPlaces(v.read, placesKey{c.num, index / placesLen})
+	if err != nil {
+		return dst, c.store.fail("read a block from", err)
+	}
+	p, found, err := findPlace(record, index%placesLen)
+	if err == nil && found {
+		dst, err = c.store.log.read(dst, p)
+	}
+	if err != nil {
+		return dst, c.store.fail("read a block from", err)
+	}
+	if found {
+		return dst, nil
+	}
+	return c.appendSmall(v.read, dst, index)
 }
 
 // Node is that of Core, then.
 func (v *View) Node(index uint64) (n merkle.Node, ok bool, err error) {
 	root, slot := place(index)
 	t := tile{root: root}
-	if err := v.core.readTile(v.snap, &t); err != nil {
+	if err := v.core.readTile(v.read, &t); err != nil {
 		return merkle.Node{}, false, err
 	}
 	n, ok = t.get(slot)
@@ -86,7 +110,7 @@ func (v *View) Node(index uint64) (n merkle.Node, ok bool, err error) {
 
 // Pages is that of Core, then.
 func (v *View) Pages(f func(index uint64, p *Page) error) error {
-	return v.core.pages(v.snap, f)
+	return v.core.pages(v.read, f)
 }
 
 // Nodes gives f all nodes of the tree that are stored, those of one tile after
@@ -94,7 +118,7 @@ func (v *View) Pages(f func(index uint64, p *Page) error) error {
 func (v *View) Nodes(f func(nodes []merkle.Node) error) error {
 	s := v.core.store
 	var nodes []merkle.Node
-	err := s.scanOf(v.snap, prefix(v.core.num, tileKind), func(k, b []byte) (bool, error) {
+	err := s.scanOf(v.read, prefix(v.core.num, tileKind), func(k, b []byte) (bool, error) {
 		if len(k) != 8 {
 			return false, damaged{errTile}
 		}
