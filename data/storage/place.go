@@ -146,11 +146,24 @@ func (c *placeCache) group(k placesKey) *atomic.Uint32 {
 	return &c.changes[(k.core*31+k.page)%uint64(len(c.changes))]
 }
 
-func (c *placeCache) get(k placesKey) (b []byte, found bool) {
+// find looks for a spot in what is in memory. What is known says whether the
+// record is, or that there is none.
+func (c *placeCache) find(k placesKey, slot uint64) (p spot, found, known bool, err error) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	b, found = c.m[k]
-	return b, found
+	b, known := c.m[k]
+	if known {
+		p, found, err = findPlace(b, slot)
+	}
+	return p, found, known, err
+}
+
+// record is for who alone changes records, until it does.
+func (c *placeCache) record(k placesKey) (b []byte, known bool) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	b, known = c.m[k]
+	return b, known
 }
 
 // keep keeps what was read, unless it was changed since.
@@ -162,7 +175,9 @@ func (c *placeCache) keep(k placesKey, b []byte, changes uint32) {
 	}
 }
 
+// putLocked puts a copy of what was there before, whose memory it uses again.
 func (c *placeCache) putLocked(k placesKey, b []byte) {
+	old := c.m[k]
 	c.dropLocked(k)
 	for other := range c.m {
 		if c.size < c.limit {
@@ -170,6 +185,7 @@ func (c *placeCache) putLocked(k placesKey, b []byte) {
 		}
 		c.dropLocked(other)
 	}
+	b = append(old[:0], b...)
 	c.m[k] = b
 	c.size += len(b) + recordCost
 }
@@ -197,27 +213,23 @@ func (c *placeCache) changed(pages []*placesPage, gone []placesRange) {
 	}
 	for _, p := range pages {
 		c.group(p.key).Add(1)
-		old := c.m[p.key]
-		if p.have == 0 {
-			c.putLocked(p.key, nil)
-			continue
-		}
-		// Readers may look at the old record still.
-		c.putLocked(p.key, p.append(make([]byte, 0, max(len(old), 64)+16)))
+		c.putLocked(p.key, p.record)
 	}
 }
 
 // spot returns where a block is in the log, if it is there.
 func (s *Store) spot(core, index uint64) (p spot, found bool, err error) {
 	k := placesKey{core, index / placesLen}
-	b, cached := s.places.get(k)
-	if !cached {
-		changes := s.places.group(k).Load()
-		if b, err = s.readPlaces(s.reader, k); err != nil {
-			return spot{}, false, err
-		}
-		s.places.keep(k, b, changes)
+	p, found, known, err := s.places.find(k, index%placesLen)
+	if known {
+		return p, found, err
 	}
+	changes := s.places.group(k).Load()
+	b, err := s.readPlaces(s.reader, k)
+	if err != nil {
+		return spot{}, false, err
+	}
+	s.places.keep(k, b, changes)
 	return findPlace(b, index%placesLen)
 }
 

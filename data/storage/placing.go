@@ -2,7 +2,6 @@ package storage
 
 import (
 	"encoding/binary"
-	"maps"
 	"math"
 	"slices"
 
@@ -33,6 +32,7 @@ type placing struct {
 type placesPage struct {
 	key placesKey
 	places
+	record []byte // what it is to be; empty where none is to be
 }
 
 // A placesRange is records of a core that follow each other.
@@ -62,12 +62,12 @@ func (p *placing) take(b *Batch, at position) error {
 	}
 	for _, page := range p.pages {
 		k := page.key.key()
-		if page.have == 0 {
+		if page.record = page.record[:0]; page.have == 0 {
 			b.remove(k[:])
 			continue
 		}
-		b.buf = page.append(b.buf[:0])
-		b.set(k[:], b.buf)
+		page.record = page.append(page.record)
+		b.set(k[:], page.record)
 	}
 	return nil
 }
@@ -108,19 +108,19 @@ func (p *placing) page(k placesKey, make bool) (*placesPage, error) {
 	}
 	var record []byte
 	if !slices.ContainsFunc(p.gone, func(r placesRange) bool { return r.has(k) }) {
-		var cached bool
-		if record, cached = p.s.places.get(k); !cached {
+		var known bool
+		if record, known = p.s.places.record(k); !known {
 			var err error
 			if record, err = p.s.readPlaces(p.s.db, k); err != nil {
 				return nil, err
 			}
 		}
 	}
-	if record == nil && !make {
+	if len(record) == 0 && !make {
 		return nil, nil
 	}
 	page := p.add(k)
-	if record == nil {
+	if len(record) == 0 {
 		return page, nil
 	}
 	return page, page.decode(record)
@@ -221,12 +221,12 @@ func (p *placing) count(b *Batch, at position) (end []byte) {
 	if old := s.current; old != now && s.live[old] > 0 && p.freed[old] == 0 {
 		p.freed[old] = 0 // its count is to be a record of its own from now on
 	}
-	for _, segment := range slices.Sorted(maps.Keys(p.freed)) {
+	for segment, freed := range p.freed {
 		if segment == now {
 			continue
 		}
 		k := segmentKey(segment)
-		if left := s.live[segment] - p.freed[segment]; left > 0 {
+		if left := s.live[segment] - freed; left > 0 {
 			b.set(k, appendNumber(nil, uint64(left)))
 		} else {
 			b.remove(k)
