@@ -24,8 +24,11 @@ func FuzzRecords(f *testing.F) {
 	tl.encode(full)
 	f.Add(uint8(3), full)
 	f.Add(uint8(3), full[:2])
+	ps := places{have: 1<<3 | 1<<4 | 1<<63}
+	ps.list[3], ps.list[4], ps.list[63] = spot{100, 900}, spot{100 + 900 + sumSize, 512}, spot{7<<32 | 16, 1 << 20}
+	f.Add(uint8(4), ps.append(nil))
 	f.Fuzz(func(t *testing.T, kind uint8, b []byte) {
-		switch kind % 4 {
+		switch kind % 5 {
 		case 0:
 			again(t, b, decodeHead, appendHead)
 		case 1:
@@ -43,6 +46,16 @@ func FuzzRecords(f *testing.F) {
 			if !bytes.Equal(out, b) {
 				t.Errorf("%x was written again as %x", b, out)
 			}
+		case 4:
+			again(t, b, func(b []byte) (p places, err error) {
+				err = p.decode(b)
+				for slot := range p.list {
+					if p.have>>slot&1 == 0 {
+						p.list[slot] = spot{}
+					}
+				}
+				return p, err
+			}, func(dst []byte, p places) []byte { return p.append(dst) })
 		}
 	})
 }

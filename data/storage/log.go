@@ -23,8 +23,9 @@ import (
 // the database has after a loss of power never leads beyond the log, and what the
 // log has beyond the database is its end, up to the first entry that is not whole.
 type log struct {
-	fs  diskFS
-	dir string
+	fs    diskFS
+	dir   string
+	limit int64 // where a segment ends, unless one entry is larger
 
 	// Of who commits, who holds Store.commits.
 	last   uint32 // the highest number of a segment, in use or not
@@ -52,7 +53,7 @@ func positionOf(segment uint32, offset int64) position {
 func (p position) segment() uint32 { return uint32(p >> 32) }
 func (p position) offset() int64   { return int64(uint32(p)) }
 
-// segmentSize is where a segment ends, unless one entry is larger.
+// segmentSize is the limit of segments.
 const segmentSize = 64 << 20
 
 // maxEntry keeps an entry's bytes countable in a position.
@@ -104,7 +105,7 @@ func (l *log) reserve(size int) (position, error) {
 	if size > maxEntry {
 		return 0, errors.New("too much for one batch")
 	}
-	if len(l.files) == 0 || l.end.offset()+int64(size) > segmentSize && l.end.offset() > segmentHeadSize {
+	if len(l.files) == 0 || l.end.offset()+int64(size) > l.limit && l.end.offset() > segmentHeadSize {
 		if err := l.begin(); err != nil {
 			return 0, err
 		}

@@ -40,7 +40,7 @@ type replaying struct {
 func (s *Store) replay() error {
 	l := &s.log
 	l.fs, l.dir = diskFS{s.fs, s}, s.fs.PathJoin(s.dir, "log")
-	l.change.L = &l.mu
+	l.limit = segmentSize
 	l.segments.open = map[uint32]*segment{}
 	from, found, err := s.logEnd()
 	if err != nil {
@@ -116,6 +116,9 @@ func (l *log) sizeOf(segment uint32) (int64, error) {
 // run replays segment after segment.
 func (r *replaying) run() error {
 	r.apply = r.s.applyAgain
+	if err := r.secure(); err != nil {
+		return err
+	}
 	if r.at == 0 {
 		next, found, err := r.next()
 		if err != nil || !found {
@@ -135,8 +138,39 @@ func (r *replaying) run() error {
 	}
 }
 
-// next returns where the segment begins that follows on what was read.
+// secure brings to disk what is to be replayed: the database may make tables of
+// it at once.
+func (r *replaying) secure() error {
+	if r.whole || r.s.ro {
+		return nil
+	}
+	for _, n := range r.numbers {
+		if n < r.from.segment() {
+			continue
+		}
+		f, err := r.l.fs.OpenReadWrite(r.l.name(n), vfs.WriteCategoryUnspecified)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(f.SyncData(), f.Close()); err != nil {
+			return err
+		}
+	}
+	return syncFolder(r.l.fs, r.l.dir)
+}
+
+// next returns where the segment begins that comes next, if there is one.
 func (r *replaying) next() (at position, found bool, err error) {
+	at, found, err = r.follower()
+	if err == nil && !found && r.at.segment() < r.l.last {
+		err = r.broken()
+	}
+	return at, found, err
+}
+
+// follower returns where the segment begins whose head says that it follows on
+// what was read.
+func (r *replaying) follower() (at position, found bool, err error) {
 	for _, n := range r.numbers {
 		if n <= r.at.segment() {
 			continue
@@ -154,9 +188,6 @@ func (r *replaying) next() (at position, found bool, err error) {
 		if before, ok := decodeSegmentHead(b[:], n); err == nil && ok && before == r.at {
 			return positionOf(n, segmentHeadSize), true, nil
 		}
-	}
-	if r.at.segment() < r.l.last {
-		return 0, false, r.broken()
 	}
 	return 0, false, nil
 }
@@ -239,20 +270,30 @@ func (r *replaying) blocks(in *bufio.Reader, h entryHead) (good bool, err error)
 	if sum.Sum32() == h.blocksSum {
 		return true, nil
 	}
-	synced, err := r.lastSynced()
-	return synced > r.at, err
+	left, err := r.leftBehind()
+	return err == nil && !left, err
 }
 
 // broken returns nil where the log may end here, or that it is damaged.
 func (r *replaying) broken() error {
-	if r.whole {
-		return damagedLog(r.at)
-	}
-	synced, err := r.lastSynced()
-	if err == nil && synced > r.at {
+	left, err := r.leftBehind()
+	if err == nil && !left {
 		err = damagedLog(r.at)
 	}
 	return err
+}
+
+// leftBehind reports whether what comes now was never on disk as a whole, and so
+// is not part of the log.
+func (r *replaying) leftBehind() (bool, error) {
+	if _, found, err := r.follower(); err != nil || found {
+		return found, err // by a replay before this one
+	}
+	if r.whole {
+		return false, nil
+	}
+	synced, err := r.lastSynced()
+	return synced <= r.at, err
 }
 
 // lastSynced returns how far the log was on disk, as far as what is left of it
@@ -317,37 +358,18 @@ func (r *replaying) goOn() error {
 	l.end, l.synced, l.closed = r.at, r.at, r.whole
 	var orphans []uint32
 	for _, n := range r.numbers {
-		switch {
-		case n > r.at.segment():
+		if n > r.at.segment() {
 			orphans = append(orphans, n)
-		case n >= r.from.segment():
-			if err := r.reopen(n); err != nil {
-				return err
-			}
 		}
 	}
-	if err := syncFolder(l.fs, l.dir); err != nil {
-		return err
+	if r.at.segment() > 0 && !r.torn {
+		f, err := l.fs.OpenReadWrite(l.name(r.at.segment()), vfs.WriteCategoryUnspecified)
+		if err != nil {
+			return err
+		}
+		l.files = append(l.files, f)
 	}
 	return l.remove(orphans)
-}
-
-// reopen brings to disk what was replayed of a segment, and opens the last for
-// being written to.
-func (r *replaying) reopen(number uint32) error {
-	l := r.l
-	f, err := l.fs.OpenReadWrite(l.name(number), vfs.WriteCategoryUnspecified)
-	if err == nil && !r.whole {
-		err = f.SyncData()
-	}
-	if err != nil {
-		return err
-	}
-	if number < r.at.segment() || r.torn {
-		return f.Close()
-	}
-	l.files = append(l.files, f)
-	return nil
 }
 
 // applyAgain gives the database a commit of the log.

@@ -298,7 +298,7 @@ func (s *Store) sort() {
 	if s.ro || s.failed() != nil {
 		return
 	}
-	if d, err := s.durable(); err == nil && s.log.end < d.end+little {
+	if d, err := s.durable(); err == nil && s.log.end < max(d.end, positionOf(1, segmentHeadSize))+little {
 		return
 	}
 	var done <-chan struct{}
