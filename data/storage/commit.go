@@ -117,7 +117,7 @@ func (b *Batch) Commit() error {
 	if b.err != nil {
 		return b.store.fail("write", b.err)
 	}
-	if b.b.Empty() {
+	if b.b.Empty() && len(b.moves) == 0 {
 		return nil
 	}
 	s := b.store

@@ -335,13 +335,19 @@ func (b *Batch) Block(c *Core, index uint64, n int) []byte {
 		k := makeKey(c.num, blockKind, index)
 		return b.reserve(k[:], n)
 	}
+	return b.log(m)
+}
+
+// log makes room in the log for a block.
+func (b *Batch) log(m move) []byte {
 	if len(b.entry) == 0 {
 		b.entry = append(b.entry, make([]byte, entryHeadSize)...)
 	}
 	m.logged, m.offset = true, len(b.entry)
 	b.moves = append(b.moves, m)
-	b.entry = slices.Grow(b.entry, n+sumSize)[:m.offset+n+sumSize]
-	return b.entry[m.offset : m.offset+n : m.offset+n]
+	end := m.offset + int(m.size)
+	b.entry = slices.Grow(b.entry, int(m.size)+sumSize)[:end+sumSize]
+	return b.entry[m.offset:end:end]
 }
 
 // Node notes a node of a core's tree.

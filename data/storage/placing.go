@@ -16,6 +16,7 @@ type move struct {
 	logged     bool // it comes into the log, not into the database
 	offset     int  // in the entry
 	size       uint32
+	was        spot // where it comes from, if it only moves: not where it is gone, or elsewhere, by now
 }
 
 // A placing finds out what a batch's moves are in records. It is used again for
@@ -76,11 +77,15 @@ func (p *placing) move(b *Batch, m *move, at position) error {
 	if !m.comes {
 		return p.remove(b, m)
 	}
-	page, err := p.page(placesKey{m.core, m.start / placesLen}, m.logged)
+	moves := m.was != spot{}
+	page, err := p.page(placesKey{m.core, m.start / placesLen}, m.logged && !moves)
 	if err != nil || page == nil {
 		return err
 	}
 	slot := m.start % placesLen
+	if moves && (page.have>>slot&1 == 0 || page.list[slot] != m.was) {
+		return nil
+	}
 	if !m.logged {
 		p.drop(page.clear(slot))
 		return nil

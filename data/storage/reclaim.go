@@ -3,6 +3,8 @@ package storage
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
+	"maps"
 	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -11,7 +13,9 @@ import (
 )
 
 // A segment of the log goes when nobody needs a block of it and the database has,
-// on disk, that this is so: then a replay begins behind it.
+// on disk, that this is so: then a replay begins behind it. Where less than half
+// of the log is needed, what is needed of the segments that are emptiest moves to
+// its end, so that they go.
 
 // A durable is what the tables of the database say, whatever it has in memory.
 type durable struct {
@@ -43,38 +47,126 @@ func (s *Store) durable() (d durable, err error) {
 	return d, it.Error()
 }
 
-// reclaim deletes segments that are not needed.
+// reclaim gives back what room it can.
 func (s *Store) reclaim() {
-	if !s.readers.enter() {
+	s.reclaims.Lock()
+	defer s.reclaims.Unlock()
+	if err := s.removeSegments(); err != nil {
+		s.refuse(err)
 		return
+	}
+	if victims := s.victims(); len(victims) > 0 {
+		s.empty(victims)
+	}
+}
+
+// removeSegments deletes those that nobody needs.
+func (s *Store) removeSegments() error {
+	if !s.readers.enter() {
+		return nil
 	}
 	defer s.readers.leave()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed || len(s.views) > 0 || s.failed() != nil {
-		return
+		return nil
 	}
 	d, err := s.durable()
 	if err != nil {
-		return // who reads is told
+		return nil // who reads is told
 	}
 	numbers, err := s.log.numbers()
-	if err == nil {
-		err = s.log.remove(slices.DeleteFunc(numbers, func(n uint32) bool { return n >= d.end.segment() || d.live[n] }))
-	}
 	if err != nil {
-		s.refuse(err)
+		return err
+	}
+	return s.log.remove(slices.DeleteFunc(numbers, func(n uint32) bool { return n >= d.end.segment() || d.live[n] }))
+}
+
+// victims returns the segments that are to be emptied.
+func (s *Store) victims() map[uint32]bool {
+	s.commits.Lock()
+	live, current := maps.Clone(s.live), s.current
+	s.commits.Unlock()
+	var needed, wasted int64
+	victims := map[uint32]bool{}
+	for n, bytes := range live {
+		size, err := s.log.sizeOf(n)
+		if n >= current || err != nil || s.stuck[n] {
+			continue
+		}
+		needed += bytes
+		wasted += size - bytes
+		if bytes < size/2 {
+			victims[n] = true
+		}
+	}
+	if wasted < max(needed, 2*s.log.limit) {
+		return nil
+	}
+	return victims
+}
+
+// empty moves what is needed of segments to the end of the log.
+func (s *Store) empty(victims map[uint32]bool) {
+	s.mu.Lock()
+	next := s.next
+	s.mu.Unlock()
+	b := s.Begin()
+	defer b.Close()
+	for core := uint64(1); core < next; core++ {
+		err := s.scan(prefix(core, placesKind), func(k, record []byte) (bool, error) {
+			if len(k) != 8 {
+				return false, damaged{errPlaces}
+			}
+			err := s.emptyPage(b, placesKey{core, binary.BigEndian.Uint64(k)}, record, victims)
+			return err == nil, err
+		})
+		if err != nil {
+			return // closed, or one of which who reads or writes next is told
+		}
+	}
+	if b.Commit() == nil {
+		s.guard(func() error { _, err := s.db.AsyncFlush(); return err })
 	}
 }
 
+// emptyPage moves those blocks of a record that are in segments.
+func (s *Store) emptyPage(b *Batch, k placesKey, record []byte, victims map[uint32]bool) (err error) {
+	reading := eachPlace(record, func(slot int, p spot) bool {
+		if !victims[p.at.segment()] || s.stuck[p.at.segment()] {
+			return true
+		}
+		s.buf, err = s.log.read(s.buf[:0], p)
+		if errors.Is(err, cloudpal.Corrupt) {
+			s.stuck[p.at.segment()] = true // for who reads it to be told
+			err = nil
+			return true
+		}
+		if err == nil {
+			copy(b.log(move{core: k.core, start: k.page*placesLen + uint64(slot), comes: true, size: p.size, was: p}), s.buf)
+		}
+		if err == nil && b.Len() > moveSize {
+			err = b.Commit()
+			b.Reset()
+		}
+		return err == nil
+	})
+	return errors.Join(err, reading)
+}
+
+// moveSize is about how much moves at a time.
+const moveSize = 1 << 20
+
 // reclaiming reclaims whenever there may be something to reclaim, until the store
-// is closed.
+// is closed or fails.
 func (s *Store) reclaiming() {
 	defer close(s.reclaimed)
 	for {
 		select {
 		case <-s.sorted:
 			s.reclaim()
+		case <-s.closing:
+			return
 		case <-s.refusing:
 			return
 		}

@@ -99,8 +99,13 @@ type Store struct {
 	views  map[*View]struct{}  // that hold a snapshot of the database
 	closed bool
 
-	sorted    chan struct{} // told when the database has made tables
-	reclaimed chan struct{} // closed when nothing is reclaimed any more; nil where nothing ever is
+	// Of who reclaims room in the log.
+	sorted    chan struct{}   // told when the database has made tables
+	closing   chan struct{}   // closed by Close
+	reclaimed chan struct{}   // closed when nothing is reclaimed any more; nil where nothing ever is
+	reclaims  sync.Mutex
+	stuck     map[uint32]bool // segments that cannot be emptied, for a block of them cannot be read
+	buf       []byte          // for blocks
 
 	readers gate // of the database
 	writers gate // of the folder
@@ -117,7 +122,8 @@ func Open(dir string, o Options) (*Store, error) {
 	s.log.change.L = &s.log.mu
 	s.placing.s = s
 	s.places.m = map[placesKey][]byte{}
-	s.sorted = make(chan struct{}, 1)
+	s.sorted, s.closing = make(chan struct{}, 1), make(chan struct{})
+	s.stuck = map[uint32]bool{}
 	s.refusing = make(chan struct{})
 	s.readers.idle, s.writers.idle = make(chan struct{}, 1), make(chan struct{}, 1)
 	if err := s.open(o); err != nil {
@@ -180,9 +186,6 @@ func (s *Store) leave() (err error) {
 			s.refuse(ErrClosed)
 			err = s.guard(s.close)
 		}
-	}
-	if s.reclaimed != nil {
-		<-s.reclaimed
 	}
 	s.writers.shut()
 	return errors.Join(err, s.log.shut(), s.lock.Close())
@@ -284,6 +287,10 @@ func (s *Store) Close() error {
 	s.closed = true
 	s.mu.Unlock()
 
+	close(s.closing)
+	if s.reclaimed != nil {
+		<-s.reclaimed
+	}
 	err := s.Sync()
 	s.readers.shut()
 	s.dropViews()
