@@ -28,15 +28,16 @@ type log struct {
 	limit int64 // where a segment ends, unless one entry is larger
 
 	// Of who commits, who holds Store.commits.
-	last   uint32 // the highest number of a segment, in use or not
-	grown  bool   // the last segment was made here, and is written in sequence
-	closed bool   // the last entry says that all before it is on disk
+	file   vfs.File // that is written to; nil where the next entry begins a segment
+	grown  bool     // it was made here, and is written in sequence
+	last   uint32   // the highest number of a segment, in use or not
+	closed bool     // the last entry says that all before it is on disk
 
 	mu      sync.Mutex
 	change  sync.Cond
 	end     position   // of what was written
 	synced  position   // what is before this is on disk
-	files   []vfs.File // that are not synced, in their order; the last is written to
+	files   []vfs.File // that may not be synced, in their order; the last is written to
 	syncing bool
 	failure error // of a sync, after which nobody knows what is on disk
 
@@ -84,11 +85,10 @@ func (l *log) write(entry []byte, changes int) error {
 }
 
 func (l *log) put(entry []byte) (err error) {
-	f := l.files[len(l.files)-1]
 	if l.grown {
-		_, err = f.Write(entry)
+		_, err = l.file.Write(entry)
 	} else {
-		_, err = f.WriteAt(entry, l.end.offset())
+		_, err = l.file.WriteAt(entry, l.end.offset())
 	}
 	if err != nil {
 		return err
@@ -105,7 +105,7 @@ func (l *log) reserve(size int) (position, error) {
 	if size > maxEntry {
 		return 0, errors.New("too much for one batch")
 	}
-	if len(l.files) == 0 || l.end.offset()+int64(size) > l.limit && l.end.offset() > segmentHeadSize {
+	if l.file == nil || l.end.offset()+int64(size) > l.limit && l.end.offset() > segmentHeadSize {
 		if err := l.begin(); err != nil {
 			return 0, err
 		}
@@ -127,7 +127,7 @@ func (l *log) begin() error {
 	if err != nil {
 		return errors.Join(err, f.Close())
 	}
-	l.last, l.grown = number, true
+	l.file, l.last, l.grown = f, number, true
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.files = append(l.files, f)
@@ -192,7 +192,7 @@ func (l *log) syncLocked() {
 // finish notes in the log that all of it is on disk. The caller holds
 // Store.commits, or is alone.
 func (l *log) finish() error {
-	if len(l.files) == 0 || l.closed {
+	if l.file == nil || l.closed {
 		return nil
 	}
 	if err := l.sync(l.written()); err != nil {

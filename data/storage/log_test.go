@@ -51,6 +51,13 @@ func testBlock(life, i uint64) []byte {
 	return b
 }
 
+// limit makes segments small.
+func (k *tester) limit(bytes int64) {
+	k.s.commits.Lock()
+	defer k.s.commits.Unlock()
+	k.s.log.limit = bytes
+}
+
 // append commits a block.
 func (k *tester) append(life uint64) {
 	k.t.Helper()
@@ -109,7 +116,7 @@ func (k *tester) crash(percent int, seed uint64) *vfs.MemFS {
 // reading only: all that was committed is there, synced or not.
 func TestKilledStore(t *testing.T) {
 	k := openTester(t, vfs.NewCrashableMem(), Options{})
-	k.s.log.limit = 50_000 // several segments
+	k.limit(50_000) // several segments
 	for range 40 {
 		k.append(1)
 	}
@@ -134,7 +141,7 @@ func TestKilledStore(t *testing.T) {
 // any part of what was not synced on disk, in any order. What was synced is
 // there, and nothing that is half there, nor anything of the lives before.
 func TestLossOfPower(t *testing.T) {
-	for seed := range uint64(60) {
+	for seed := range uint64(40) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
 			lots := rand.New(rand.NewPCG(seed, 2))
@@ -151,7 +158,7 @@ func TestLossOfPower(t *testing.T) {
 				if life == 5 {
 					return
 				}
-				k.s.log.limit = 40_000
+				k.limit(40_000)
 				k.sync()
 				synced := length
 				for range lots.IntN(60) {
@@ -263,7 +270,7 @@ func TestDamagedLog(t *testing.T) {
 // nobody needs go, though not while a view has them, and what stays is read.
 func TestRoomComesBack(t *testing.T) {
 	k := openTester(t, vfs.NewCrashableMem(), Options{})
-	k.s.log.limit = 100_000
+	k.limit(100_000)
 	fill := func() {
 		for range 200 {
 			k.append(1)
@@ -331,7 +338,7 @@ func TestRoomComesBack(t *testing.T) {
 // that are nearly empty moves, and they go.
 func TestScatteredRoom(t *testing.T) {
 	k := openTester(t, vfs.NewCrashableMem(), Options{})
-	k.s.log.limit = 50_000
+	k.limit(50_000)
 	const blocks = 400
 	for range blocks {
 		k.append(1)
@@ -386,9 +393,9 @@ func TestScatteredRoom(t *testing.T) {
 func TestMovesOfOneBatch(t *testing.T) {
 	lots := rand.New(rand.NewPCG(7, 7))
 	k := openTester(t, vfs.NewCrashableMem(), Options{})
-	k.s.log.limit = 200_000
+	k.limit(200_000)
 	model := map[uint64][]byte{}
-	for round := range 60 {
+	for round := range 40 {
 		k.commit(func(b *Batch) {
 			for range lots.IntN(8) {
 				i := lots.Uint64N(300)
@@ -419,7 +426,7 @@ func TestMovesOfOneBatch(t *testing.T) {
 		switch lots.IntN(20) {
 		case 0, 1:
 			k = openTester(t, k.crash(100, uint64(round)), Options{})
-			k.s.log.limit = 200_000
+			k.limit(200_000)
 		case 2, 3, 4:
 			k.s.reclaims.Lock()
 			k.s.empty(map[uint32]bool{k.s.current: true, k.s.current - 1: true})

@@ -85,7 +85,7 @@ func (s *Store) removeSegments() error {
 // victims returns the segments that are to be emptied.
 func (s *Store) victims() map[uint32]bool {
 	s.commits.Lock()
-	live, current := maps.Clone(s.live), s.current
+	live, current, limit := maps.Clone(s.live), s.current, s.log.limit
 	s.commits.Unlock()
 	var needed, wasted int64
 	victims := map[uint32]bool{}
@@ -100,7 +100,7 @@ func (s *Store) victims() map[uint32]bool {
 			victims[n] = true
 		}
 	}
-	if wasted < max(needed, 2*s.log.limit) {
+	if wasted < max(needed, 2*limit) {
 		return nil
 	}
 	return victims

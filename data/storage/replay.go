@@ -367,7 +367,7 @@ func (r *replaying) goOn() error {
 		if err != nil {
 			return err
 		}
-		l.files = append(l.files, f)
+		l.file, l.files = f, []vfs.File{f}
 	}
 	return l.remove(orphans)
 }

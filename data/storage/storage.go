@@ -100,9 +100,9 @@ type Store struct {
 	closed bool
 
 	// Of who reclaims room in the log.
-	sorted    chan struct{}   // told when the database has made tables
-	closing   chan struct{}   // closed by Close
-	reclaimed chan struct{}   // closed when nothing is reclaimed any more; nil where nothing ever is
+	sorted    chan struct{} // told when the database has made tables
+	closing   chan struct{} // closed by Close
+	reclaimed chan struct{} // closed when nothing is reclaimed any more; nil where nothing ever is
 	reclaims  sync.Mutex
 	stuck     map[uint32]bool // segments that cannot be emptied, for a block of them cannot be read
 	buf       []byte          // for blocks
