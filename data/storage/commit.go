@@ -128,7 +128,7 @@ func (b *Batch) Commit() error {
 		return cloudpal.E("write to the store "+s.dir, cloudpal.Invalid, fmt.Errorf("%d bytes at once", b.Len())).
 			WithHint("write it in several batches")
 	}
-	if err := s.flow.wait(s, b.b.Len()); err != nil {
+	if err := s.flow.wait(s); err != nil {
 		return s.fail("write", err)
 	}
 	s.commits.Lock()
@@ -157,6 +157,7 @@ func (b *Batch) commit() error {
 		return err
 	}
 	written := len(b.entry)
+	s.flow.writes(b.b.Len())
 	err = s.log.write(b.entry, changes)
 	if err == nil {
 		err = s.guard(func() error { return s.db.Apply(b.b, pebble.NoSync) })
@@ -354,8 +355,8 @@ func (f *flow) start(db *pebble.DB, buffer uint64) {
 	f.sorted = int(db.Metrics().Levels[0].TablesCount)
 }
 
-// wait returns when there is room for another batch, and counts it.
-func (f *flow) wait(s *Store, n int) error {
+// wait returns when there is room for another batch.
+func (f *flow) wait(s *Store) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for f.total-f.done > (1+maxBuffers)*f.buffer || f.sorted > maxSorted {
@@ -364,8 +365,14 @@ func (f *flow) wait(s *Store, n int) error {
 		}
 		f.change.Wait()
 	}
-	f.total += n
 	return nil
+}
+
+// writes counts what the database is about to get.
+func (f *flow) writes(n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.total += n
 }
 
 func (f *flow) wake() {

@@ -207,6 +207,8 @@ func (l *log) finish() error {
 
 // shut gives the files back.
 func (l *log) shut() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	var errs []error
 	for _, f := range l.files {
 		errs = append(errs, f.Close())

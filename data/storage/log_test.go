@@ -334,6 +334,32 @@ func TestRoomComesBack(t *testing.T) {
 	}
 }
 
+// TestSegmentGone deletes a file of the log: its blocks are damaged, which is not
+// that they are not here, for then who reads would wait for them.
+func TestSegmentGone(t *testing.T) {
+	k := openTester(t, vfs.NewCrashableMem(), Options{})
+	k.limit(10_000)
+	for range 30 {
+		k.append(1)
+	}
+	if err := k.fs.Remove("store/log/000001.log"); err != nil {
+		t.Fatal(err)
+	}
+	wrong := 0
+	for i := range k.c.Head().Length {
+		got, err := k.c.AppendBlock(nil, i)
+		switch {
+		case errors.Is(err, cloudpal.Corrupt) && !errors.Is(err, cloudpal.NotExist):
+			wrong++
+		case !bytes.Equal(got, testBlock(1, i)):
+			t.Errorf("block %d: got %d bytes, %v", i, len(got), err)
+		}
+	}
+	if wrong == 0 || wrong > 10 {
+		t.Errorf("%d blocks are damaged", wrong)
+	}
+}
+
 // TestScatteredRoom clears most blocks, here and there: what is needed of segments
 // that are nearly empty moves, and they go.
 func TestScatteredRoom(t *testing.T) {

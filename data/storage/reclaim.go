@@ -119,14 +119,24 @@ func (s *Store) empty(victims map[uint32]bool) {
 				return false, damaged{errPlaces}
 			}
 			err := s.emptyPage(b, placesKey{core, binary.BigEndian.Uint64(k)}, record, victims)
-			return err == nil, err
+			return err == nil && !s.isClosing(), err
 		})
-		if err != nil {
+		if err != nil || s.isClosing() {
 			return // closed, or one of which who reads or writes next is told
 		}
 	}
 	if b.Commit() == nil {
 		s.guard(func() error { _, err := s.db.AsyncFlush(); return err })
+	}
+}
+
+// isClosing reports whether Close waits.
+func (s *Store) isClosing() bool {
+	select {
+	case <-s.closing:
+		return true
+	default:
+		return false
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -100,6 +101,9 @@ var errSum = errors.New("a block has another checksum than was written")
 // read appends the block at a place to dst.
 func (l *log) read(dst []byte, p spot) ([]byte, error) {
 	g, err := l.segment(p.at.segment())
+	if errors.Is(err, os.ErrNotExist) { // not of a block that is not here
+		return dst, damaged{fmt.Errorf("segment %d of the log is gone", p.at.segment())}
+	}
 	if err != nil {
 		return dst, err
 	}
