@@ -39,7 +39,7 @@
 //
 // # What is on disk
 //
-// All cores share one Pebble database with one write-ahead log; see package
+// All cores share one log and one Pebble database; see package
 // storage. What is appended is in the database at once and on disk after Sync;
 // one Sync serves all cores and everybody who waits for one. Opening a store
 // reads nothing of its cores.

@@ -96,13 +96,11 @@ func (g *segment) leave() {
 	}
 }
 
-var errSum = errors.New("a block has another checksum than was written")
-
 // read appends the block at a place to dst.
 func (l *log) read(dst []byte, p spot) ([]byte, error) {
 	g, err := l.segment(p.at.segment())
 	if errors.Is(err, os.ErrNotExist) { // not of a block that is not here
-		return dst, damaged{fmt.Errorf("segment %d of the log is gone", p.at.segment())}
+		return dst, damagedBlock("segment %d is gone", p.at.segment())
 	}
 	if err != nil {
 		return dst, err
@@ -113,11 +111,11 @@ func (l *log) read(dst []byte, p spot) ([]byte, error) {
 	b := dst[n : n+size+sumSize]
 	switch _, err := g.ReadAt(b, p.at.offset()); {
 	case err == io.EOF:
-		return dst, damaged{fmt.Errorf("the log ends in a block: %w", io.ErrUnexpectedEOF)}
+		return dst, damagedBlock("segment %d ends in the middle of a block", p.at.segment())
 	case err != nil:
 		return dst, err
 	case checksum(b[:size]) != binary.LittleEndian.Uint32(b[size:]):
-		return dst, damaged{errSum}
+		return dst, damagedBlock("a block has another checksum than was written")
 	}
 	return dst[:n+size], nil
 }
@@ -148,6 +146,10 @@ func (l *log) remove(numbers []uint32) error {
 		}
 	}
 	return nil
+}
+
+func damagedBlock(format string, args ...any) error {
+	return cloudpal.E("read the log", cloudpal.Corrupt, fmt.Errorf(format, args...))
 }
 
 // damagedLog says that the log is not what was written.

@@ -1,27 +1,41 @@
-// Package storage keeps many hypercores in one Pebble database.
+// Package storage keeps many hypercores in one log and one Pebble database.
 //
-// A Store is a folder with one database. All cores of a store share its
-// write-ahead log, so that one sync to disk serves whoever waits for one, and
-// opening a store costs the same whether it holds one core or ten thousand:
-// nothing is scanned, and a core is read when it is asked for.
+// A Store is a folder with both. The log has the blocks, each written once, and
+// beside them what each commit changes in the database, whose write-ahead log it
+// is: one sync of one file serves whoever waits for one. The database finds
+// things; opening a store costs the same whether it holds one core or ten
+// thousand: nothing is scanned, and a core is read when it is asked for.
 //
 // What is kept of a core is found under its number (8 bytes, big endian), a
 // kind (1 byte) and an index (8 bytes, big endian):
 //
 //	i  identity: key, manifest, and a key pair's seed where one is kept
 //	h  head: fork, length, bytes, contiguous length, signature
-//	b  a block, as it is hashed and sent (encrypted, where the core is)
+//	l  where in the log 64 blocks are, as hashed and sent (encrypted, where the core is)
+//	b  a block of less than 512 bytes, itself
 //	t  a tile: up to fifteen nodes of the Merkle tree, four levels of it
 //	p  a page: 4,096 bits that say which blocks beyond the contiguous ones are here
 //	u  user data, by name
 //
 // Number 0 is the store's own: its format, the next number, the number of
-// every discovery key, aliases, and what a program keeps for all its cores.
+// every discovery key, aliases, what a program keeps for all its cores, where in
+// the log the last commit ends, and how many bytes of each segment of the log
+// are still needed.
 //
 // All changes go through a Batch. A batch is applied whole or not at all, also
 // by a process that is killed or a machine that loses power; Commit returns
 // when all in this process see it, and Sync when it is on disk, with all that
-// was committed before.
+// was committed before. What the database had in memory only is taken from the
+// log when the store is opened, up to the first commit that is not whole; the log
+// is brought to disk before the database writes a table, so that the database
+// never knows of blocks that a loss of power has taken.
+//
+// Blocks that are removed, by a clear or a truncation, give their room back when
+// a segment of the log has no other, or when more than half of the log is not
+// needed: then what is needed moves. A View keeps what it may read.
+//
+// A store of format 1, which had all blocks in tables, opens as it is and becomes
+// one of format 2: its blocks stay where they are.
 //
 // A disk that is full or fails makes the store refuse further changes with a
 // clear error, while what can be read stays readable. Nothing is damaged: the
@@ -213,8 +227,8 @@ func (s *Store) finish() {
 // alone.
 const format = 2
 
-// inTables is the format of a store whose blocks are all in tables. It is read as
-// one of today is of which all blocks are small, and becomes one.
+// inTables is the format of a store whose blocks are all in tables: that of one of
+// today of which all are small.
 const inTables = 1
 
 // begin reads the store's own records, and writes them in a new store.
