@@ -564,58 +564,101 @@ func TestManyRuns(t *testing.T) {
 	}
 }
 
-// FuzzLog opens a store whose log is anything: it opens, or says what is wrong,
-// and what opens can be written to and opened again.
+// FuzzLog replays a log that is anything: it is damaged, or has some entries, and
+// when it goes on with another, has these and that.
 func FuzzLog(f *testing.F) {
 	fs := vfs.NewMem()
-	s, err := Open("store", Options{FS: fs})
-	if err != nil {
+	first := logOf(f, fs)
+	write := func(l *log, changes string) {
+		entry := append(make([]byte, entryHeadSize), "some blocks"...)
+		entry = append(entry, changes...)
+		if _, err := l.reserve(len(entry)); err != nil {
+			f.Fatal(err)
+		}
+		if err := l.write(entry, len(changes)); err != nil {
+			f.Fatal(err)
+		}
+	}
+	write(first, "one")
+	if err := first.sync(first.written()); err != nil {
 		f.Fatal(err)
 	}
-	c, err := s.Create([32]byte{1}, Identity{})
-	if err != nil {
+	write(first, "two")
+	whole := contentOf(f, fs)
+	if err := first.finish(); err != nil {
 		f.Fatal(err)
 	}
-	b := s.Begin()
-	clear(b.Block(c, 0, 700))
-	if err := errors.Join(b.Commit(), s.Sync()); err != nil {
-		f.Fatal(err)
+	closed := contentOf(f, fs)
+	for _, content := range [][]byte{whole, closed, whole[:len(whole)-5], append(slices.Clone(closed), whole...), append(slices.Clone(whole), 0)} {
+		f.Add(content)
 	}
-	b.Close()
-	file, err := fs.Open("store/log/000001.log")
-	if err != nil {
-		f.Fatal(err)
+	for i := range len(whole) {
+		broken := slices.Clone(whole)
+		broken[i] ^= 1
+		f.Add(broken)
 	}
-	whole, err := io.ReadAll(file)
-	if err := errors.Join(err, file.Close(), s.Close()); err != nil {
-		f.Fatal(err)
-	}
-	f.Add(whole)
-	f.Add(whole[:len(whole)-5])
-	f.Add(append(slices.Clone(whole), whole...))
 	f.Fuzz(func(t *testing.T, content []byte) {
 		fs := vfs.NewMem()
-		if err := fs.MkdirAll("store/log", 0o700); err != nil {
-			t.Fatal(err)
-		}
-		file, err := fs.Create("store/log/000001.log", vfs.WriteCategoryUnspecified)
+		l := logOf(t, fs)
+		file, err := fs.Create(l.name(1), vfs.WriteCategoryUnspecified)
 		if err == nil {
 			_, err = file.Write(content)
 		}
 		if err := errors.Join(err, file.Close()); err != nil {
 			t.Fatal(err)
 		}
-		for range 2 {
-			s, err := Open("store", Options{FS: fs})
-			if err != nil {
-				return
-			}
-			if _, err := s.Create([32]byte{2}, Identity{}); err != nil && !errors.Is(err, cloudpal.Exist) {
+		entries := func(l *log) (all []string, r *replaying, err error) {
+			r = &replaying{s: l.fs.s, l: l, apply: func(changes []byte) error {
+				all = append(all, string(changes))
+				return nil
+			}}
+			return all, r, r.run()
+		}
+		if _, _, err := entries(l); err != nil {
+			if !errors.Is(err, cloudpal.Corrupt) {
 				t.Fatal(err)
 			}
-			if err := s.Close(); err != nil {
-				t.Fatal(err)
-			}
+			return
+		}
+		again := logOf(t, fs)
+		had, r, err := entries(again)
+		if err == nil {
+			err = r.goOn()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		write(again, "another")
+		got, _, err := entries(logOf(t, fs))
+		if want := append(had, "another"); err != nil || !slices.Equal(got, want) {
+			t.Errorf("got %q, %v, want %q", got, err, want)
 		}
 	})
+}
+
+// logOf returns a log that nothing is known of yet.
+func logOf(t testing.TB, fs vfs.FS) *log {
+	t.Helper()
+	s := &Store{fs: fs, dir: "store"}
+	s.openLog()
+	s.writers.idle = make(chan struct{}, 1)
+	if err := fs.MkdirAll(s.log.dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.log.shut() })
+	return &s.log
+}
+
+func contentOf(t testing.TB, fs vfs.FS) []byte {
+	t.Helper()
+	file, err := fs.Open("store/log/000001.log")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	content, err := io.ReadAll(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return content
 }

@@ -38,37 +38,30 @@ type replaying struct {
 
 // replay opens the log. The database is open, and has what its tables have.
 func (s *Store) replay() error {
-	l := &s.log
-	l.fs, l.dir = diskFS{s.fs, s}, s.fs.PathJoin(s.dir, "log")
-	l.limit = segmentSize
-	l.segments.open = map[uint32]*segment{}
 	from, found, err := s.logEnd()
 	if err != nil {
 		return err
 	}
-	r := replaying{s: s, l: l, from: from, at: from}
-	r.numbers, err = l.numbers()
+	s.openLog()
+	r := replaying{s: s, l: &s.log, from: from, at: from, apply: s.applyAgain}
+	err = r.run()
 	switch {
 	case errors.Is(err, os.ErrNotExist) && !found:
-		return l.create()
+		return s.log.create()
 	case errors.Is(err, os.ErrNotExist):
-		return damagedLog(from)
-	case err != nil:
+		return damagedLog(r.at)
+	case err != nil || s.ro:
 		return err
-	}
-	if n := len(r.numbers); n > 0 {
-		l.last = r.numbers[n-1]
-	}
-	if r.whole, err = l.wasClosed(); err != nil {
-		return err
-	}
-	if err := r.run(); err != nil {
-		return err
-	}
-	if s.ro {
-		return nil
 	}
 	return r.goOn()
+}
+
+func (s *Store) openLog() {
+	l := &s.log
+	l.fs, l.dir = diskFS{s.fs, s}, s.fs.PathJoin(s.dir, "log")
+	l.limit = segmentSize
+	l.change.L = &l.mu
+	l.segments.open = map[uint32]*segment{}
 }
 
 // create makes the folder of a new log.
@@ -114,8 +107,16 @@ func (l *log) sizeOf(segment uint32) (int64, error) {
 }
 
 // run replays segment after segment.
-func (r *replaying) run() error {
-	r.apply = r.s.applyAgain
+func (r *replaying) run() (err error) {
+	if r.numbers, err = r.l.numbers(); err != nil {
+		return err
+	}
+	if n := len(r.numbers); n > 0 {
+		r.l.last = r.numbers[n-1]
+	}
+	if r.whole, err = r.l.wasClosed(); err != nil {
+		return err
+	}
 	if err := r.secure(); err != nil {
 		return err
 	}

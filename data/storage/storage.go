@@ -133,7 +133,6 @@ func Open(dir string, o Options) (*Store, error) {
 	}
 	s := &Store{fs: o.FS, dir: dir, ro: o.ReadOnly, shared: map[[32]byte]*share{}, views: map[*View]struct{}{}}
 	s.flow.change.L = &s.flow.mu
-	s.log.change.L = &s.log.mu
 	s.placing.s = s
 	s.places.m = map[placesKey][]byte{}
 	s.sorted, s.closing = make(chan struct{}, 1), make(chan struct{})
