@@ -19,7 +19,7 @@ const writeSize = 128 << 10
 
 // Create implements vfs.FS.
 func (fs diskFS) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
-	if !strings.HasSuffix(name, ".sst") {
+	if !strings.HasSuffix(name, ".sst") && !strings.HasSuffix(name, ".blob") {
 		return fs.create(name, category)
 	}
 	if err := fs.s.log.sync(fs.s.log.written()); err != nil {

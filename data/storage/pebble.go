@@ -2,6 +2,7 @@ package storage
 
 import (
 	"runtime"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
@@ -21,6 +22,10 @@ const (
 	// the nodes of bees are, are sooner found in a table, many of which are in
 	// memory, than read each by itself.
 	separate = 512
+
+	// apart is how large a record must be to go into a file of its kind, which is
+	// not written again when tables are merged: full tiles are.
+	apart = 512
 
 	// indexSize keeps the index of a table of up to about 12,000 blocks in one
 	// piece, so that a read looks at one piece less.
@@ -47,6 +52,15 @@ func (s *Store) options(o Options) *pebble.Options {
 		FormatMajorVersion:          pebble.FormatNewest,
 		Logger:                      logger{s},
 		EventListener:               s.listener(),
+	}
+	p.Experimental.ValueSeparationPolicy = func() pebble.ValueSeparationPolicy {
+		return pebble.ValueSeparationPolicy{
+			Enabled:               true,
+			MinimumSize:           apart,
+			MaxBlobReferenceDepth: 10,
+			RewriteMinimumAge:     time.Minute,
+			TargetGarbageRatio:    0.2,
+		}
 	}
 	for i := range p.Levels {
 		// Blocks are mostly encrypted, or compressed by who made them, and the

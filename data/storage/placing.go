@@ -27,6 +27,13 @@ type placing struct {
 	gone  []placesRange    // of which no record stays
 	freed map[uint32]int64 // bytes of each segment that nobody needs any more; negative for those that come
 	free  []*placesPage
+	none  placesNone // small blocks come many at a time, and ask for the same
+}
+
+// placesNone is the record that was asked for last and is not there, if one was.
+type placesNone struct {
+	key   placesKey
+	known bool
 }
 
 // A placesPage is a record of places that changes.
@@ -45,7 +52,7 @@ func (r placesRange) has(k placesKey) bool {
 
 func (p *placing) reset() {
 	p.free = append(p.free, p.pages[:min(len(p.pages), 64)]...)
-	p.pages, p.gone = p.pages[:0], p.gone[:0]
+	p.pages, p.gone, p.none = p.pages[:0], p.gone[:0], placesNone{}
 	if p.freed == nil {
 		p.freed = make(map[uint32]int64)
 	}
@@ -111,6 +118,9 @@ func (p *placing) page(k placesKey, make bool) (*placesPage, error) {
 			return p.pages[i], nil
 		}
 	}
+	if !make && p.none == (placesNone{k, true}) {
+		return nil, nil
+	}
 	var record []byte
 	if !slices.ContainsFunc(p.gone, func(r placesRange) bool { return r.has(k) }) {
 		var known bool
@@ -119,9 +129,11 @@ func (p *placing) page(k placesKey, make bool) (*placesPage, error) {
 			if record, err = p.s.readPlaces(p.s.db, k); err != nil {
 				return nil, err
 			}
+			p.s.places.keep(k, record, p.s.places.group(k).Load()) // nobody else changes it
 		}
 	}
 	if len(record) == 0 && !make {
+		p.none = placesNone{k, true}
 		return nil, nil
 	}
 	page := p.add(k)
