@@ -8,6 +8,8 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -183,6 +185,39 @@ func TestLossOfPower(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestReadersMeanwhile reads blocks while others come, with hardly any room in
+// memory for where they are.
+func TestReadersMeanwhile(t *testing.T) {
+	k := openTester(t, vfs.NewCrashableMem(), Options{Buffer: 64 << 10})
+	k.limit(100_000)
+	k.s.places.limit = 300
+	const blocks = 600
+	var here atomic.Uint64
+	var readers sync.WaitGroup
+	for n := range uint64(3) {
+		readers.Go(func() {
+			lots := rand.New(rand.NewPCG(n, 3))
+			for length := here.Load(); length < blocks; length = here.Load() {
+				i := lots.Uint64N(length + 1)
+				got, err := k.c.AppendBlock(nil, i)
+				if err == cloudpal.NotExist && i >= length {
+					continue
+				}
+				if want := testBlock(1, i); err != nil || !bytes.Equal(got, want) {
+					t.Errorf("block %d of %d: got %d bytes, %v, want %d", i, length, len(got), err, len(want))
+					return
+				}
+			}
+		})
+	}
+	for i := range uint64(blocks) {
+		k.append(1)
+		here.Store(i + 1)
+	}
+	readers.Wait()
+	k.check(always(1))
 }
 
 // change changes a byte of a file of the log.

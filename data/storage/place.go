@@ -158,12 +158,12 @@ func (c *placeCache) find(k placesKey, slot uint64) (p spot, found, known bool, 
 	return p, found, known, err
 }
 
-// record is for who alone changes records, until it does.
-func (c *placeCache) record(k placesKey) (b []byte, known bool) {
+// record appends a record to dst, if it is known.
+func (c *placeCache) record(dst []byte, k placesKey) (b []byte, known bool) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	b, known = c.m[k]
-	return b, known
+	return append(dst, b...), known
 }
 
 // keep keeps what was read, unless it was changed since.

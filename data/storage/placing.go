@@ -22,12 +22,13 @@ type move struct {
 // A placing finds out what a batch's moves are in records. It is used again for
 // each batch, by who holds Store.commits.
 type placing struct {
-	s     *Store
-	pages []*placesPage    // that change
-	gone  []placesRange    // of which no record stays
-	freed map[uint32]int64 // bytes of each segment that nobody needs any more; negative for those that come
-	free  []*placesPage
-	none  placesNone // small blocks come many at a time, and ask for the same
+	s      *Store
+	pages  []*placesPage    // that change
+	gone   []placesRange    // of which no record stays
+	freed  map[uint32]int64 // bytes of each segment that nobody needs any more; negative for those that come
+	free   []*placesPage
+	record []byte     // one as it was, used again
+	none   placesNone // small blocks come many at a time, and ask for the same
 }
 
 // placesNone is the record that was asked for last and is not there, if one was.
@@ -121,16 +122,17 @@ func (p *placing) page(k placesKey, make bool) (*placesPage, error) {
 	if !make && p.none == (placesNone{k, true}) {
 		return nil, nil
 	}
-	var record []byte
+	record := p.record[:0]
 	if !slices.ContainsFunc(p.gone, func(r placesRange) bool { return r.has(k) }) {
 		var known bool
-		if record, known = p.s.places.record(k); !known {
+		if record, known = p.s.places.record(record, k); !known {
 			var err error
 			if record, err = p.s.readPlaces(p.s.db, k); err != nil {
 				return nil, err
 			}
 			p.s.places.keep(k, record, p.s.places.group(k).Load()) // nobody else changes it
 		}
+		p.record = record
 	}
 	if len(record) == 0 && !make {
 		p.none = placesNone{k, true}
