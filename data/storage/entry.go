@@ -16,27 +16,32 @@ const (
 	segmentHeadSize = 16
 )
 
-// Magic numbers, in the order of their bytes.
-const (
-	entryMagic   = "pal:"
-	segmentMagic = "pal-"
-)
+const segmentMagic = "pal-"
 
-// encode fills the first bytes of b: the magic number, a checksum of what
-// follows, and the fields.
-func (h entryHead) encode(b []byte) {
-	copy(b, entryMagic)
+// A mark is what the heads of entries have in common. It is random, and no other
+// store's: blocks are a peer's to choose, and must not look like entries to who
+// searches for these behind a damaged one.
+type mark [8]byte
+
+// encode fills the first bytes of b: half of the mark, a checksum of what follows
+// with the other half, and the fields.
+func (h entryHead) encode(b []byte, m mark) {
+	copy(b, m[:4])
 	binary.LittleEndian.PutUint64(b[8:], uint64(h.at))
 	binary.LittleEndian.PutUint64(b[16:], uint64(h.synced))
 	for i, n := range []uint32{h.blocks, h.changes, h.blocksSum, h.changesSum} {
 		binary.LittleEndian.PutUint32(b[24+4*i:], n)
 	}
-	binary.LittleEndian.PutUint32(b[4:], checksum(b[8:entryHeadSize]))
+	binary.LittleEndian.PutUint32(b[4:], m.sum(b))
+}
+
+func (m mark) sum(head []byte) uint32 {
+	return checksum(head[8:entryHeadSize]) ^ binary.LittleEndian.Uint32(m[4:])
 }
 
 // decodeEntryHead reads what encode wrote, at a place of the log.
-func decodeEntryHead(b []byte, at position) (h entryHead, ok bool) {
-	if len(b) < entryHeadSize || string(b[:4]) != entryMagic || binary.LittleEndian.Uint32(b[4:]) != checksum(b[8:entryHeadSize]) {
+func decodeEntryHead(b []byte, at position, m mark) (h entryHead, ok bool) {
+	if len(b) < entryHeadSize || [4]byte(b) != [4]byte(m[:]) || binary.LittleEndian.Uint32(b[4:]) != m.sum(b) {
 		return h, false
 	}
 	h.at = position(binary.LittleEndian.Uint64(b[8:]))

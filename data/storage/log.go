@@ -1,12 +1,18 @@
 package storage
 
 import (
+	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io"
+	"os"
 	"sync"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/tradle/cloudpal"
 )
 
 // A log has every commit, in their order: the blocks that it brings, and then its
@@ -16,6 +22,7 @@ import (
 //
 //	log/000001.log    a segment: its head, then entries
 //	log/000002.log    the next, whose head says where the one before ends
+//	log/mark          what heads of entries have in common
 //
 //	entry             head │ block, sum │ block, sum │ ... │ changes
 //
@@ -32,6 +39,7 @@ type log struct {
 	grown  bool     // it was made here, and is written in sequence
 	last   uint32   // the highest number of a segment, in use or not
 	closed bool     // the last entry says that all before it is on disk
+	mark   mark     // zero before there is a segment
 
 	mu      sync.Mutex
 	change  sync.Cond
@@ -53,6 +61,8 @@ func positionOf(segment uint32, offset int64) position {
 
 func (p position) segment() uint32 { return uint32(p >> 32) }
 func (p position) offset() int64   { return int64(uint32(p)) }
+
+const markFile = "mark"
 
 // segmentSize is the limit of segments.
 const segmentSize = 64 << 20
@@ -80,7 +90,7 @@ func (l *log) write(entry []byte, changes int) error {
 	}
 	h.blocksSum = checksum(entry[entryHeadSize : len(entry)-changes])
 	h.changesSum = checksum(entry[len(entry)-changes:])
-	h.encode(entry)
+	h.encode(entry, l.mark)
 	return l.put(entry)
 }
 
@@ -115,6 +125,13 @@ func (l *log) reserve(size int) (position, error) {
 
 // begin begins the next segment.
 func (l *log) begin() error {
+	if l.mark == (mark{}) {
+		var m mark
+		rand.Read(m[:])
+		if err := l.setMark(m); err != nil {
+			return err
+		}
+	}
 	number := l.last + 1
 	f, err := l.fs.create(l.name(number), vfs.WriteCategoryUnspecified)
 	if err != nil {
@@ -132,6 +149,45 @@ func (l *log) begin() error {
 	defer l.mu.Unlock()
 	l.files = append(l.files, f)
 	l.end = positionOf(number, segmentHeadSize)
+	return nil
+}
+
+// setMark writes the mark of a new log, which is on disk before there are entries.
+func (l *log) setMark(m mark) error {
+	name := l.fs.PathJoin(l.dir, markFile)
+	f, err := l.fs.create(name+".new", vfs.WriteCategoryUnspecified)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(binary.LittleEndian.AppendUint32(m[:], checksum(m[:])))
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := l.fs.Rename(name+".new", name); err != nil {
+		return err
+	}
+	l.mark = m
+	return syncFolder(l.fs, l.dir)
+}
+
+// readMark reads the mark of a log that has segments.
+func (l *log) readMark() error {
+	f, err := l.fs.FS.Open(l.fs.PathJoin(l.dir, markFile))
+	if errors.Is(err, os.ErrNotExist) {
+		return cloudpal.E("read the log", cloudpal.Corrupt, errors.New("its mark is gone"))
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	var b [len(mark{}) + sumSize]byte
+	if _, err := io.ReadFull(f, b[:]); err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
+		return err
+	}
+	l.mark = mark(b[:])
+	if l.mark == (mark{}) || checksum(l.mark[:]) != binary.LittleEndian.Uint32(b[len(l.mark):]) {
+		return cloudpal.E("read the log", cloudpal.Corrupt, errors.New("its mark is damaged"))
+	}
 	return nil
 }
 

@@ -221,9 +221,9 @@ func TestReadersMeanwhile(t *testing.T) {
 }
 
 // change changes a byte of a file of the log.
-func (k *tester) change(segment uint32, offset int64) {
+func (k *tester) change(file string, offset int64) {
 	k.t.Helper()
-	f, err := k.fs.OpenReadWrite(fmt.Sprintf("store/log/%06d.log", segment), vfs.WriteCategoryUnspecified)
+	f, err := k.fs.OpenReadWrite(file, vfs.WriteCategoryUnspecified)
 	if err != nil {
 		k.t.Fatal(err)
 	}
@@ -253,6 +253,7 @@ func TestDamagedLog(t *testing.T) {
 			{"the head of its entry", func(_ spot, head int64) int64 { return head + 20 }, false},
 			{"the magic number", func(_ spot, head int64) int64 { return head }, false},
 			{"the changes", func(p spot, _ int64) int64 { return p.end().offset() + 30 }, false},
+			{"the mark", nil, false},
 		} {
 			t.Run(fmt.Sprintf("%s/closed %v", c.name, closed), func(t *testing.T) {
 				k := openTester(t, vfs.NewCrashableMem(), Options{})
@@ -274,7 +275,11 @@ func TestDamagedLog(t *testing.T) {
 					}
 				}
 				k.fs = k.crash(0, 1)
-				k.change(p.at.segment(), c.at(p, p.at.offset()-entryHeadSize))
+				if c.at == nil {
+					k.change("store/log/mark", 3)
+				} else {
+					k.change(k.s.log.name(p.at.segment()), c.at(p, p.at.offset()-entryHeadSize))
+				}
 				s, err := Open("store", Options{FS: k.fs, ReadOnly: true})
 				if !c.ok {
 					if !errors.Is(err, cloudpal.Corrupt) || cloudpal.HintOf(err) == "" {
@@ -298,6 +303,33 @@ func TestDamagedLog(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestForgedEntry has a block, which a peer may choose, that looks like the head of
+// an entry for somebody who knows all of the log but its mark: after a loss of
+// power it must not make damage of what was never on disk.
+func TestForgedEntry(t *testing.T) {
+	k := openTester(t, vfs.NewCrashableMem(), Options{})
+	k.append(1)
+	k.sync()
+	torn := k.s.log.written()
+	k.append(1)
+	at := k.s.log.written() + entryHeadSize
+	forged := make([]byte, separate)
+	for n := 0; n+entryHeadSize <= len(forged); n += entryHeadSize {
+		at := at + position(n)
+		entryHead{at: at, synced: at}.encode(forged[n:], mark{})
+	}
+	k.commit(func(b *Batch) {
+		copy(b.Block(k.c, 2, len(forged)), forged)
+		b.SetHead(k.c, Head{Fork: 1, Length: 3})
+	})
+	name := k.s.log.name(torn.segment())
+	k.fs = k.crash(100, 1)
+	k.change(name, torn.offset()+entryHeadSize+1)
+	if got := openTester(t, k.fs, Options{}).c.Head().Length; got != 1 {
+		t.Errorf("there are %d blocks, want the one that was synced", got)
 	}
 }
 
@@ -677,7 +709,7 @@ func logOf(t testing.TB, fs vfs.FS) *log {
 	s := &Store{fs: fs, dir: "store"}
 	s.openLog()
 	s.writers.idle = make(chan struct{}, 1)
-	if err := fs.MkdirAll(s.log.dir, 0o700); err != nil {
+	if err := errors.Join(fs.MkdirAll(s.log.dir, 0o700), s.log.setMark(mark([]byte("the mark")))); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.log.shut() })

@@ -94,7 +94,7 @@ func (l *log) wasClosed() (bool, error) {
 	if _, err := g.ReadAt(b[:], at.offset()); err != nil {
 		return false, err
 	}
-	h, ok := decodeEntryHead(b[:], at)
+	h, ok := decodeEntryHead(b[:], at, l.mark)
 	return ok && h.synced == at && h.size() == entryHeadSize, nil
 }
 
@@ -113,6 +113,9 @@ func (r *replaying) run() (err error) {
 	}
 	if n := len(r.numbers); n > 0 {
 		r.l.last = r.numbers[n-1]
+		if err := r.l.readMark(); err != nil {
+			return err
+		}
 	}
 	if r.whole, err = r.l.wasClosed(); err != nil {
 		return err
@@ -234,7 +237,7 @@ func (r *replaying) entry(in *bufio.Reader, left int64) (more bool, err error) {
 	if _, err := io.ReadFull(in, b[:]); err != nil {
 		return false, err
 	}
-	h, ok := decodeEntryHead(b[:], r.at)
+	h, ok := decodeEntryHead(b[:], r.at, r.l.mark)
 	if !ok || h.size() > left {
 		return false, r.broken()
 	}
@@ -340,10 +343,10 @@ func (r *replaying) lookThrough(number uint32, from int64, last *position) error
 			return nil
 		}
 		for i := range n - entryHeadSize + 1 {
-			if b[i] != entryMagic[0] {
+			if b[i] != r.l.mark[0] {
 				continue
 			}
-			if h, ok := decodeEntryHead(b[i:n], positionOf(number, from+int64(i))); ok {
+			if h, ok := decodeEntryHead(b[i:n], positionOf(number, from+int64(i)), r.l.mark); ok {
 				*last = max(*last, h.synced)
 			}
 		}
