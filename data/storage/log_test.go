@@ -626,7 +626,7 @@ func TestManyRuns(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(logs) != 1 || len(names) > 30 {
+	if len(logs) != 2 || len(names) > 30 { // a segment, and the mark
 		t.Errorf("there are %v and %v", names, logs)
 	}
 }

@@ -359,7 +359,7 @@ func (r *replaying) lookThrough(number uint32, from int64, last *position) error
 // entries that were not whole is left behind.
 func (r *replaying) goOn() error {
 	l := r.l
-	l.end, l.synced, l.closed = r.at, r.at, r.whole
+	l.closed = r.whole
 	var orphans []uint32
 	for _, n := range r.numbers {
 		if n > r.at.segment() {
@@ -371,8 +371,14 @@ func (r *replaying) goOn() error {
 		if err != nil {
 			return err
 		}
-		l.file, l.files = f, []vfs.File{f}
+		l.file = f
 	}
+	l.mu.Lock() // the database already makes tables of what was replayed
+	l.end, l.synced = r.at, r.at
+	if l.file != nil {
+		l.files = []vfs.File{l.file}
+	}
+	l.mu.Unlock()
 	return l.remove(orphans)
 }
 
