@@ -613,8 +613,9 @@ func TestTerminals(t *testing.T) {
 			}
 			return nil
 		})
-		// Ctrl-C is a key like others; the guest's terminal makes a signal of it.
-		p.types(w, "echo begun; sleep 1000\r", "begun\r\n")
+		// Ctrl-C is a key like others; the guest's terminal makes a signal of it, for
+		// the program that has it: who says so is in the foreground already.
+		p.types(w, "sh -c 'echo begun; exec sleep 1000'\r", "begun\r\n")
 		p.types(w, "\x03", "ready>")
 		p.types(w, `printf 'raw \033[31m\n'`+"\r", "raw \x1b[31m")
 		if _, err := io.WriteString(p.person, "exit 42\r"); err != nil {
