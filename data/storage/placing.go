@@ -146,9 +146,11 @@ func (p *placing) page(k placesKey, make bool) (*placesPage, error) {
 }
 
 func (p *placing) add(k placesKey) *placesPage {
-	page := new(placesPage)
+	var page *placesPage
 	if n := len(p.free); n > 0 {
 		page, p.free = p.free[n-1], p.free[:n-1]
+	} else {
+		page = new(placesPage)
 	}
 	page.key, page.have = k, 0
 	p.pages = append(p.pages, page)
