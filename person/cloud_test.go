@@ -73,6 +73,7 @@ type cloud struct {
 	refuse  error             // in place of every answer
 	hasty   bool              // it waits for no events
 	offer   *api.Signed       // where it takes money
+	tab     *api.Tab          // what it says of every tab
 
 	lock   *identity.UnlockKey // nil: unlocked
 	stored *identity.List      // on the core's disk
@@ -154,6 +155,15 @@ func (c *cloud) handler() http.Handler {
 		}
 		return *c.offer, nil
 	})
+	tab := func(*http.Request) (any, error) {
+		if c.tab == nil {
+			return nil, cloudpal.NotExist
+		}
+		return *c.tab, nil
+	}
+	on("POST /v1/tabs", "tab", tab)
+	on("GET /v1/tabs/{tab}", "tab", tab)
+	on("GET /v1/tabs/{tab}/meter", "meter", func(*http.Request) (any, error) { return api.Meter{}, nil })
 	on("GET /v1/pals", "pals", func(*http.Request) (any, error) {
 		if c.pal == nil {
 			return []api.Pal{}, nil

@@ -189,8 +189,8 @@ func (g *Grant) explain(err error) error {
 }
 
 // fund sees to it that the pal is paid, where its center takes money, and keeps what
-// there is to tell of that. Tell is told when it begins and when it ends, but not where
-// there is nothing to be paid.
+// there is to tell of that. It fails where the pal is not paid: what else is wrong, the
+// status tells. Step is not called where there is nothing to be paid.
 func (a *Agent) fund(ctx context.Context, step func(f func() error) error) error {
 	a.paying.Lock()
 	defer a.paying.Unlock()
@@ -207,8 +207,12 @@ func (a *Agent) fund(ctx context.Context, step func(f func() error) error) error
 		return nil
 	}
 	return step(func() error {
-		err := s.grant().explain(a.pay(ctx, c, s))
+		paid, err := a.pay(ctx, c, s)
+		err = s.grant().explain(err)
 		a.spent(err)
+		if paid {
+			return nil
+		}
 		return err
 	})
 }
@@ -225,37 +229,36 @@ func (a *Agent) spent(err error) {
 }
 
 // pay pays the pal's center from the wallet, which takes new tickets where it is
-// granted some. A mint that cannot be asked is trouble only once the money is at its
-// end.
-func (a *Agent) pay(ctx context.Context, c *api.Client, s State) error {
+// granted some. It reports whether the pal is paid for now, also where there is an
+// error: a mint that cannot be asked is in nobody's way until the money is at its end.
+func (a *Agent) pay(ctx context.Context, c *api.Client, s State) (paid bool, err error) {
 	w, err := a.openPurse(ctx, c, s)
 	if err != nil {
-		return err
+		return false, err
 	}
 	at, err := s.Stay(c)
 	if err != nil {
-		return err
+		return false, err
 	}
 	refilled := a.tidy(ctx, w)
 	if g := s.grant(); g != nil && refilled == nil {
 		refilled = g.refill(ctx, w)
 	}
 	tab, err := w.Fund(ctx, at, wallet.DefaultAhead)
+	paid = tab.Stage == api.Funded
 	var rests *wallet.Resting
 	switch {
-	case errors.As(err, &rests) && tab.Stage != api.Funded:
-		return cloudpal.E("pay the center", "", err).
-			WithHint("wait until then; or, where it does not matter who sees it: cloudpal wallet pay --now, then: cloudpal up")
+	case paid && (errors.As(err, &rests) || errors.Is(err, cloudpal.Exhausted)):
+		err = refilled // there is no more to pay ahead with
 	case errors.As(err, &rests):
-		return refilled
-	case err != nil && tab.Stage != api.Funded && refilled != nil:
-		return refilled
-	case err != nil && !(errors.Is(err, cloudpal.Exhausted) && tab.Stage == api.Funded):
-		return err
-	case tab.Stage != api.Funded:
-		return ended(tab)
+		err = cloudpal.E("pay the center", "", err).
+			WithHint("wait until then; or, where it does not matter who sees it: cloudpal wallet pay --now, then: cloudpal up")
+	case err == nil && !paid:
+		err = ended(tab)
+	case err == nil || !paid && refilled != nil:
+		err = refilled
 	}
-	return refilled
+	return paid, err
 }
 
 // tidyEvery is how often tickets are looked through that could get too old.

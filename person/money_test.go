@@ -103,6 +103,22 @@ func TestUpWithoutMoney(t *testing.T) {
 	}
 }
 
+// A mint that is away is told, and keeps nobody from a pal that is paid.
+func TestUpWithoutTheMint(t *testing.T) {
+	c := newCloud(t)
+	c.sells("mint.example")
+	c.do(func() { c.tab = &api.Tab{Stage: api.Funded, Paid: 64, Ahead: 192} })
+	d := c.newDevice()
+	d.grants(newGrant(t, "mint.example"))
+	if err := d.Up(t.Context(), UpRequest{}, func(Step) {}); err != nil {
+		t.Errorf("with a pal that is paid: %v, hint %q", err, cloudpal.HintOf(err))
+	}
+	s, err := d.Status(t.Context())
+	if err != nil || s.Pal == nil || s.Money == nil || s.Money.Left != 64 || !strings.Contains(s.Problem, "your own mint") || !strings.Contains(s.Hint, "cloudpal up") {
+		t.Errorf("the status is %+v (%v)", s, err)
+	}
+}
+
 // The wallet of a grant is the person's and pinned to its mint: it takes no other mint of
 // the same name.
 func TestGrantedWalletIsPinned(t *testing.T) {
