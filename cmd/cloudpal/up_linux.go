@@ -71,13 +71,19 @@ func (c *cli) localCenter(ctx context.Context, l person.Local, at *api.Address, 
 
 // runningAs returns the process of our own program that has a verb and a flag with
 // that value, such as one that an earlier "up" started that was then killed; 0 where
-// there is none.
+// there is none. Another user's does not count: whoever has an account on this machine
+// can give a process those words.
 func runningAs(flag, value string, verb ...string) (pid int) {
 	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, file := range files {
+		// The directory is its user's, whatever it hides of itself (proc(5)).
+		info, err := os.Stat(filepath.Dir(file))
+		if err != nil || info.Sys().(*syscall.Stat_t).Uid != uint32(os.Geteuid()) {
+			continue // it is gone, or a stranger's
+		}
 		data, err := os.ReadFile(file)
 		if err != nil {
-			continue // it is gone
+			continue
 		}
 		argv := strings.Split(string(data), "\x00")
 		at := slices.Index(argv, flag)

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	"github.com/tradle/cloudpal/center/till"
@@ -68,16 +69,25 @@ func TestOwnMintIsMade(t *testing.T) {
 func TestRunningAs(t *testing.T) {
 	t.Parallel()
 	folder := t.TempDir()
-	cmd := exec.Command("sh", "-c", "read x", "serve", "--folder", folder)
-	in, err := cmd.StdinPipe()
-	if err == nil {
-		err = cmd.Start()
+	start := func(as *syscall.Credential) *exec.Cmd {
+		cmd := exec.Command("sh", "-c", "read x", "serve", "--folder", folder)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: as}
+		in, err := cmd.StdinPipe()
+		if err == nil {
+			err = cmd.Start()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { in.Close(); cmd.Wait() })
+		return cmd
 	}
-	if err != nil {
-		t.Fatal(err)
+	if os.Geteuid() == 0 {
+		if start(&syscall.Credential{Uid: 65534, Gid: 65534}); runningAs("--folder", folder, "-c") != 0 {
+			t.Error("a stranger's process is taken for ours")
+		}
 	}
-	defer cmd.Wait()
-	defer in.Close()
+	cmd := start(nil)
 	if got := runningAs("--folder", folder, "-c", "read x"); got != cmd.Process.Pid {
 		t.Errorf("got process %d, want %d", got, cmd.Process.Pid)
 	}
