@@ -118,14 +118,14 @@ type Binary struct{}
 // AppendKey appends k.
 func (Binary) AppendKey(b, k []byte) []byte { return append(b, k...) }
 
-// DecodeKey returns b.
-func (Binary) DecodeKey(b []byte) ([]byte, error) { return b, nil }
+// DecodeKey returns a copy of b.
+func (Binary) DecodeKey(b []byte) ([]byte, error) { return bytes.Clone(b), nil }
 
 // Encode returns v.
 func (Binary) Encode(v []byte) ([]byte, error) { return v, nil }
 
-// Decode returns b.
-func (Binary) Decode(b []byte) ([]byte, error) { return b, nil }
+// Decode returns a copy of b.
+func (Binary) Decode(b []byte) ([]byte, error) { return bytes.Clone(b), nil }
 
 // Text is the original's "utf-8". A value that is none decodes as "".
 type Text struct{}

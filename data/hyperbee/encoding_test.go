@@ -54,6 +54,30 @@ func TestMap(t *testing.T) {
 	}
 }
 
+// TestBinary: bytes go in and come back as they are, and are the caller's then.
+func TestBinary(t *testing.T) {
+	b, _ := newBee(t)
+	raw := Of(b, Binary{}, Binary{})
+	key, value := []byte{0, 0xff, '/'}, []byte{0, 1, 0xfe}
+	must(t, raw.Put(ctx, key, value))
+	must(t, raw.Put(ctx, []byte("none"), nil))
+	for range 2 {
+		got, err := raw.Get(ctx, key)
+		must(t, err)
+		if !bytes.Equal(got, value) {
+			t.Fatalf("got %x, want %x", got, value)
+		}
+		clear(got)
+		for p, err := range raw.Range(ctx, Range{}) {
+			must(t, err)
+			if !bytes.Equal(p.Key, key) && (string(p.Key) != "none" || p.Value != nil) {
+				t.Fatalf("got %q with %x", p.Key, p.Value)
+			}
+			clear(p.Key)
+		}
+	}
+}
+
 // TestBelow: an open range of a Below has all that lies there, the empty key
 // too, and nothing else.
 func TestBelow(t *testing.T) {

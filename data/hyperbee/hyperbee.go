@@ -128,16 +128,6 @@ func New(log Log, o Options) *Bee {
 	}}
 }
 
-// IsBee reports whether log begins as a bee does.
-func IsBee(ctx context.Context, log Log) (bool, error) {
-	raw, err := log.Get(ctx, 0)
-	if err != nil {
-		return false, err
-	}
-	h, err := decodeHeader(raw)
-	return err == nil && h.Protocol == magic, nil
-}
-
 // Header reads the bee's first block. It waits for a log that is still empty.
 func (b *Bee) Header(ctx context.Context) (Header, error) {
 	raw, err := b.log.Get(ctx, 0)
