@@ -20,7 +20,7 @@ func TestOneSource(t *testing.T) {
 	c := New(100, each)
 	bounded := c.Listener(l)
 	defer bounded.Close()
-	accepted := make(chan net.Conn, each+1)
+	accepted := make(chan net.Conn)
 	go func() {
 		for {
 			c, err := bounded.Accept()
@@ -38,20 +38,29 @@ func TestOneSource(t *testing.T) {
 		t.Cleanup(func() { c.Close() })
 		return c
 	}
+	letIn := func() net.Conn {
+		select {
+		case c := <-accepted:
+			return c
+		case <-time.After(20 * time.Second):
+			t.Fatal("one that there is room for is not let in")
+			return nil
+		}
+	}
+	var one net.Conn
 	for range each {
 		dial()
+		one = letIn()
 	}
-	eventually(t, "all are let in", func() bool { return len(accepted) == each })
 	extra := dial()
 	extra.SetDeadline(time.Now().Add(10 * time.Second))
 	if _, err := extra.Read(make([]byte, 1)); !errors.Is(err, io.EOF) && !isReset(err) {
 		t.Errorf("one more: %v, want it closed", err)
 	}
-	one := <-accepted
 	one.Close()
 	one.Close() // counts once
 	dial()
-	eventually(t, "there is room again", func() bool { return len(accepted) == each })
+	letIn()
 	if n := c.Count(); n != each {
 		t.Errorf("%d connections are counted, want %d", n, each)
 	}
@@ -85,16 +94,6 @@ func TestSource(t *testing.T) {
 	} {
 		if got := source(addr, 64); got.String() != want {
 			t.Errorf("source of %s is %v, want %s", addr, got, want)
-		}
-	}
-}
-
-// eventually waits for something.
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("%s: not in time", what)
 		}
 	}
 }

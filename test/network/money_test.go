@@ -1,17 +1,17 @@
 package network_test
 
 import (
+	"context"
 	"encoding/json"
-	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	centerapi "github.com/tradle/cloudpal/center/api"
 	"github.com/tradle/cloudpal/compute/api"
@@ -74,7 +74,7 @@ func TestUpPaysForItself(t *testing.T) {
 	}
 
 	// The mint is killed: the pal lives on, and up brings the mint back.
-	syscall.Kill(mints[0], syscall.SIGKILL)
+	kill(t, mints[0])
 	if _, err := h.udp(h.phone, patience); err != nil {
 		t.Errorf("without the mint the phone: %v", err)
 	}
@@ -86,13 +86,7 @@ func TestUpPaysForItself(t *testing.T) {
 	}
 
 	// The agent is killed, and the money ends: the pal naps, whatever wakes it.
-	syscall.Kill(s.Agent.PID, syscall.SIGKILL)
-	eventually(t, "the agent is gone", func() error {
-		if l.Status().Agent != nil {
-			return errors.New("it answers")
-		}
-		return nil
-	})
+	kill(t, s.Agent.PID)
 	var paid struct{ Left, Ahead int }
 	if decode(t, l.Cloudpal("wallet", "pay", "--ahead", "4d", "--json"), &paid); paid.Ahead != 192 {
 		t.Errorf("paid four days ahead it says %+v", paid)
@@ -102,19 +96,17 @@ func TestUpPaysForItself(t *testing.T) {
 	if len(tabs) != 1 {
 		t.Fatalf("there are tabs %v", tabs)
 	}
-	l.Cloudpal("wallet", "close", tabs[0].ID, "--now")
 	host := api.Dial(run + "/host.sock")
 	defer host.Close()
-	asleep := func() error {
-		v, err := host.VM(t.Context(), "pal-"+string(s.Pal.ID))
-		if err == nil && v.State != api.Asleep {
-			err = fmt.Errorf("it is %s", v.State)
-		}
-		return err
+	name := "pal-" + string(s.Pal.ID)
+	events, err := host.Events(t.Context(), name, 0, 0)
+	if err != nil || len(events) == 0 {
+		t.Fatal(events, err)
 	}
-	eventually(t, "the pal naps", asleep)
+	l.Cloudpal("wallet", "close", tabs[0].ID, "--now")
+	napped := naps(t, host, name, events[len(events)-1].N)
 	h.udp(h.phone, time.Second) // wakes it, for a moment
-	eventually(t, "the pal naps again", asleep)
+	naps(t, host, name, napped)
 	if poor := l.Status(); poor.Money == nil || poor.Money.Stage == centerapi.Funded || poor.Money.Units < 440 {
 		t.Errorf("without money the status is %+v", poor.Money)
 	}
@@ -158,13 +150,42 @@ func decode(t *testing.T, data []byte, v any) {
 	}
 }
 
-func eventually(t *testing.T, what string, ok func() error) {
+// kill ends a process as a crash would, and returns when it is gone.
+func kill(t *testing.T, pid int) {
 	t.Helper()
-	var err error
-	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
-		if err = ok(); err == nil {
-			return
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil {
+		t.Fatal(err)
+	}
+	gone := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	n, err := 0, error(unix.EINTR)
+	for err == unix.EINTR {
+		n, err = unix.Poll(gone, int(patience.Milliseconds()))
+	}
+	if n != 1 {
+		t.Fatalf("process %d is still there (%v)", pid, err)
+	}
+}
+
+// naps waits until a VM naps, after one of its events, and returns the number of
+// that.
+func naps(t *testing.T, host *api.Client, name string, after int64) int64 {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for {
+		events, err := host.Events(ctx, name, after, api.MaxWait)
+		if err != nil {
+			t.Fatalf("it does not nap: %v", err)
+		}
+		for _, e := range events {
+			if after = e.N; e.What == api.Napped {
+				return after
+			}
 		}
 	}
-	t.Fatalf("%s: not after a minute: %v", what, err)
 }
