@@ -18,8 +18,8 @@ import (
 
 const destroyHelp = `Destroy your pal and all that is in it, and remove your keys from this machine. What
 this removes comes back from nowhere: the recovery phrase recovers keys, not data
-that is gone. Your wallet stays, with what is not used of the pal's tickets. It asks
-first.
+that is gone. Your wallet stays, with what is not used of the pal's tickets, and so
+keep the phrase: that of your next pal does not restore it. It asks first.
 
 With --forget the pal is left where it is, and only this machine's keys are removed:
 for a center that is gone. Where no other device of yours has keys, this ends in the
