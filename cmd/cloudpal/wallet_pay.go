@@ -52,11 +52,7 @@ func (c *cli) walletPay() *cobra.Command {
 	cmd.Flags().Var(&ahead, "ahead", "how long the pal is to go on when nobody pays, such as 36h or 14d")
 	c.offerFlag(cmd, "ahead", words("1d", "3d", "7d", "14d", "30d"))
 	cmd.RunE = c.verb(func(ctx context.Context, list []string) error {
-		s, err := c.payer(list)
-		if err != nil {
-			return err
-		}
-		client, err := s.Ask(nil)
+		s, client, err := c.counter(list)
 		if err != nil {
 			return err
 		}
@@ -80,6 +76,16 @@ func (c *cli) walletPay() *cobra.Command {
 		})
 	})
 	return cmd
+}
+
+// counter returns the person whose pal is paid for, at that center, and the center.
+func (c *cli) counter(list []string) (person.State, *api.Client, error) {
+	s, err := c.payer(list)
+	if err != nil {
+		return s, nil, err
+	}
+	client, err := s.Ask(nil)
+	return s, client, err
 }
 
 // payer returns the person whose pal is paid for, at that center.
@@ -210,11 +216,7 @@ func (c *cli) walletClose() *cobra.Command {
 		if err := id.UnmarshalText([]byte(list[0])); err != nil {
 			return usage{err}
 		}
-		s, err := c.payer(nil)
-		if err != nil {
-			return err
-		}
-		client, err := s.Ask(nil)
+		_, client, err := c.counter(nil)
 		if err != nil {
 			return err
 		}
