@@ -16,9 +16,12 @@ import (
 // folder any more, not through files that it had open either, and another may
 // open that.
 func TestFence(t *testing.T) {
-	mem := vfs.NewMem()
+	mem := vfs.NewCrashableMem()
 	s, err := Open("store", Options{FS: mem})
 	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Create([32]byte{1}, Identity{}); err != nil { // which the log has not synced
 		t.Fatal(err)
 	}
 	disk := diskFS{mem, s}
@@ -39,6 +42,7 @@ func TestFence(t *testing.T) {
 		"write":   func() error { _, err := held.Write([]byte("x")); return err },
 		"writeAt": func() error { _, err := held.WriteAt([]byte("x"), 0); return err },
 		"create":  func() error { _, err := disk.Create("store/new", vfs.WriteCategoryUnspecified); return err },
+		"table":   func() error { _, err := disk.Create("store/000099.sst", vfs.WriteCategoryUnspecified); return err },
 		"open":    func() error { _, err := disk.OpenReadWrite("store/held", vfs.WriteCategoryUnspecified); return err },
 		"rename":  func() error { return disk.Rename("store/held", "store/other") },
 		"link":    func() error { return disk.Link("store/held", "store/other") },

@@ -22,7 +22,7 @@ func (fs diskFS) Create(name string, category vfs.DiskWriteCategory) (vfs.File, 
 	if !strings.HasSuffix(name, ".sst") && !strings.HasSuffix(name, ".blob") {
 		return fs.create(name, category)
 	}
-	if err := fs.s.log.sync(fs.s.log.written()); err != nil {
+	if err := fs.change(func() error { return fs.s.log.sync(fs.s.log.written()) }); err != nil {
 		return nil, err
 	}
 	f, err := fs.create(name, category)
