@@ -40,6 +40,7 @@ var mayImport = map[string]string{
 
 	"crowd": "golang.org/x/time",
 
+	"data/blake2b8":       "golang.org/x/crypto golang.org/x/sys",
 	"data/compact":        "",
 	"data/corestore":      "data/hypercore data/manifest data/merkle data/protocol data/protomux data/secretstream data/storage github.com/cockroachdb/pebble/v2 golang.org/x/crypto golang.org/x/time",
 	"data/flat":           "",
@@ -50,7 +51,7 @@ var mayImport = map[string]string{
 	"data/hypercore":      "data/compact data/flat data/manifest data/merkle data/storage golang.org/x/crypto",
 	"data/hypertrie":      "data/hypercore github.com/dchest/siphash google.golang.org/protobuf",
 	"data/manifest":       "data/compact data/flat data/merkle golang.org/x/crypto",
-	"data/merkle":         "data/compact data/flat golang.org/x/crypto",
+	"data/merkle":         "data/blake2b8 data/compact data/flat golang.org/x/crypto",
 	"data/protocol":       "data/compact data/flat data/hypercore data/manifest data/merkle data/protomux data/secretstream golang.org/x/crypto golang.org/x/time",
 	"data/protomux":       "data/compact",
 	"data/storage":        "data/compact data/flat data/merkle github.com/cockroachdb/pebble/v2",
@@ -134,6 +135,7 @@ var testsMayImport = map[string]string{
 	"center/till":          "test/bank",
 	"cmd/cloudpal":         "github.com/rogpeppe/go-internal test/images test/world",
 	"console":              "golang.org/x/net",
+	"data/blake2b8":        "golang.org/x/crypto",
 	"data/compact":         "pgregory.net/rapid",
 	"data/protomux":        "data/secretstream",
 	"data/flat":            "pgregory.net/rapid",

@@ -13,10 +13,9 @@ import (
 // one that is used again does not allocate. The zero Batch grows an empty log.
 // It is for one goroutine, and not to be copied.
 type Batch struct {
-	head   Head // its Roots are the batch's own
-	bytes  uint64
-	nodes  []Node
-	hasher *hasher // made by the first Append
+	head  Head // its Roots are the batch's own
+	bytes uint64
+	nodes []Node
 }
 
 // Reset starts again from a head, which is copied and so not changed.
@@ -29,12 +28,21 @@ func (b *Batch) Reset(h Head) {
 	b.nodes = b.nodes[:0]
 }
 
-// Append grows the tree by a block, which is hashed and not kept.
-func (b *Batch) Append(block []byte) {
-	if b.hasher == nil {
-		b.hasher = newHasher()
+// Append grows the tree by blocks, which are hashed and not kept. Those of one
+// length that follow each other are hashed together, which is faster.
+func (b *Batch) Append(blocks ...[]byte) {
+	var nodes [atOnce]Node
+	for len(blocks) > 0 {
+		n := 1
+		for n < min(len(blocks), atOnce) && len(blocks[n]) == len(blocks[0]) {
+			n++
+		}
+		leaves(nodes[:n], b.head.Length, blocks[:n])
+		for _, leaf := range nodes[:n] {
+			b.push(leaf)
+		}
+		blocks = blocks[n:]
 	}
-	b.push(b.hasher.leaf(b.head.Length, block))
 }
 
 // AppendNode grows the tree by all blocks below a node. The error is ErrProof

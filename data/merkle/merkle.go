@@ -11,7 +11,7 @@
 //
 //	var b merkle.Batch
 //	b.Reset(head)
-//	b.Append(block)
+//	b.Append(blocks...)
 //	store(b.Nodes())
 //	head = b.Head() // and sign b.Hash()
 //
@@ -40,11 +40,10 @@ package merkle
 
 import (
 	"encoding/binary"
-	"hash"
-	"sync"
 
 	"golang.org/x/crypto/blake2b"
 
+	"github.com/tradle/cloudpal/data/blake2b8"
 	"github.com/tradle/cloudpal/data/compact"
 	"github.com/tradle/cloudpal/data/flat"
 )
@@ -129,38 +128,28 @@ func (m Nodes) Add(nodes ...Node) {
 	}
 }
 
-// hasher is a BLAKE2b state with the buffers that must not be on a stack.
-type hasher struct {
-	state hash.Hash
-	head  [9]byte
-	sum   Hash
-}
-
-func newHasher() *hasher {
-	state, err := blake2b.New256(nil)
-	if err != nil {
-		panic(err) // only a key that is too long fails
+// leaves sets nodes to those of blocks, which are equally long and follow each
+// other from the first on.
+func leaves(nodes []Node, first uint64, blocks [][]byte) {
+	size := uint64(len(blocks[0]))
+	var head [9]byte
+	head[0] = leafType
+	binary.LittleEndian.PutUint64(head[1:], size)
+	var sums [atOnce][32]byte
+	blake2b8.Sum256(sums[:len(blocks)], head[:], blocks)
+	for i := range nodes {
+		nodes[i] = Node{Index: 2 * (first + uint64(i)), Size: size, Hash: sums[i]}
 	}
-	return &hasher{state: state}
 }
 
-func (h *hasher) leaf(block uint64, data []byte) Node {
-	h.head[0] = leafType
-	binary.LittleEndian.PutUint64(h.head[1:], uint64(len(data)))
-	h.state.Reset()
-	h.state.Write(h.head[:])
-	h.state.Write(data)
-	h.state.Sum(h.sum[:0])
-	return Node{Index: 2 * block, Size: uint64(len(data)), Hash: h.sum}
-}
-
-var hashers = sync.Pool{New: func() any { return newHasher() }}
+// atOnce is how many leaves are made at once.
+const atOnce = 16
 
 // Leaf returns the node of a block. It hardly ever allocates.
 func Leaf(block uint64, data []byte) Node {
-	h := hashers.Get().(*hasher)
-	defer hashers.Put(h)
-	return h.leaf(block, data)
+	var n [1]Node
+	leaves(n[:], block, [][]byte{data})
+	return n[0]
 }
 
 // Parent returns the node above two siblings, which may be given in either
