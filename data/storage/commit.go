@@ -40,19 +40,73 @@ func (b *Batch) Reset() {
 	b.drop()
 	b.b.Reset()
 	b.err = nil
-	if b.moves = b.moves[:0]; cap(b.entry) > maxKept {
-		b.entry = nil
-	}
-	b.entry = b.entry[:0]
+	b.moves = b.moves[:0]
+	b.release()
 }
-
-// maxKept is how much memory an empty batch keeps for its next blocks.
-const maxKept = 1 << 20
 
 // Close gives a batch's memory back. What was not committed is forgotten.
 func (b *Batch) Close() {
 	b.drop()
 	b.b.Close()
+	b.release()
+}
+
+// maxKept is how much memory an empty batch keeps for its next blocks.
+const maxKept = 1 << 20
+
+// largeEntries is memory of entries above maxKept, for whichever batch is the
+// next to need as much.
+var largeEntries sync.Pool // of *[]byte
+
+// release empties the entry.
+func (b *Batch) release() {
+	if cap(b.entry) > maxKept {
+		giveBack(b.entry)
+		b.entry = nil
+	}
+	b.entry = b.entry[:0]
+}
+
+func giveBack(large []byte) {
+	large = large[:0]
+	largeEntries.Put(&large)
+}
+
+// Grow makes room for so many blocks, of so many bytes in all, so that noting
+// them does not move those before.
+func (b *Batch) Grow(blocks, bytes int) {
+	const changes = 4 << 10 // about what the rest of a batch takes
+	if bytes >= blocks*separate {
+		b.grow(entryHeadSize + bytes + blocks*sumSize + changes)
+	}
+}
+
+// grow makes room for n more bytes of the entry.
+func (b *Batch) grow(n int) {
+	need := len(b.entry) + n
+	if need <= cap(b.entry) {
+		return
+	}
+	var grown []byte
+	if need > maxKept {
+		if large, _ := largeEntries.Get().(*[]byte); large != nil {
+			grown = *large
+		}
+	}
+	if cap(grown) < need {
+		grown = make([]byte, 0, need+need/4)
+	}
+	grown = append(grown, b.entry...)
+	b.release()
+	b.entry = grown
+}
+
+// extend makes the entry n bytes longer, and returns these, which are anything.
+func (b *Batch) extend(n int) []byte {
+	b.grow(n)
+	end := len(b.entry) + n
+	b.entry = b.entry[:end]
+	return b.entry[end-n : end : end]
 }
 
 // touch returns what is noted of a core that changes.
@@ -180,7 +234,7 @@ func (b *Batch) commit() error {
 func (b *Batch) seal(at position) (changes int, err error) {
 	s := b.store
 	if len(b.entry) == 0 {
-		b.entry = append(b.entry, make([]byte, entryHeadSize)...)
+		b.extend(entryHeadSize)
 	}
 	for _, m := range b.moves {
 		if end := m.offset + int(m.size); m.logged {
@@ -196,7 +250,7 @@ func (b *Batch) seal(at position) (changes int, err error) {
 	}
 	record := b.b.Repr()
 	binary.BigEndian.PutUint64(end, uint64(at)+uint64(len(b.entry)+len(record)))
-	b.entry = append(b.entry, record...)
+	copy(b.extend(len(record)), record)
 	return len(record), nil
 }
 

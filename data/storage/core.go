@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"iter"
 	"math"
-	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -341,13 +340,11 @@ func (b *Batch) Block(c *Core, index uint64, n int) []byte {
 // log makes room in the log for a block.
 func (b *Batch) log(m move) []byte {
 	if len(b.entry) == 0 {
-		b.entry = append(b.entry, make([]byte, entryHeadSize)...)
+		b.extend(entryHeadSize)
 	}
 	m.logged, m.offset = true, len(b.entry)
 	b.moves = append(b.moves, m)
-	end := m.offset + int(m.size)
-	b.entry = slices.Grow(b.entry, int(m.size)+sumSize)[:end+sumSize]
-	return b.entry[m.offset:end:end]
+	return b.extend(int(m.size) + sumSize)[:m.size:m.size]
 }
 
 // Node notes a node of a core's tree.
