@@ -112,11 +112,21 @@ func (l *log) stage(b *storage.Batch, c *Core, signature []byte, blocks [][]byte
 	if start+uint64(len(blocks)) > merkle.MaxLength {
 		return cloudpal.E("", cloudpal.Exhausted, errors.New("the log has as many blocks as can be counted"))
 	}
+	bytes := len(blocks) * int(c.padding())
+	for _, block := range blocks {
+		bytes += len(block)
+	}
+	b.Grow(len(blocks), bytes)
 	for i, block := range blocks {
 		index := start + uint64(i)
 		stored := b.Block(l.core, index, len(block)+int(c.padding()))
 		c.encodeTo(stored, index, block)
-		l.tree.Append(stored)
+		if c.cipher != nil {
+			l.tree.Append(stored)
+		}
+	}
+	if c.cipher == nil {
+		l.tree.Append(blocks...) // as they are stored
 	}
 	for _, n := range l.tree.Nodes() {
 		if err := b.Node(l.core, n); err != nil {
