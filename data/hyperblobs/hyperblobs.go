@@ -67,6 +67,12 @@ type Fetcher interface {
 	Download(ctx context.Context, r hypercore.Range) error
 }
 
+// A lender is a Log that reads a block that is here into memory of the caller's.
+// A *hypercore.Core is one.
+type lender interface {
+	AppendBlock(dst []byte, index uint64) ([]byte, error)
+}
+
 // An ID says where a blob is. Bytes are counted without what encryption adds.
 type ID struct {
 	BlockOffset uint64 // the first block

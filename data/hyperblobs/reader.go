@@ -21,6 +21,7 @@ type Reader struct {
 
 	pos    int64  // of the next byte
 	rest   []byte // what is left of the current block, which begins at pos
+	buf    []byte // that blocks are read into
 	placed bool   // next is the block after rest
 	next   uint64 // the next block: an index of the log, or of m
 	index  uint64 // the block that was read last
@@ -105,7 +106,7 @@ func (r *Reader) Close() error {
 		r.stop()
 		r.ahead.Wait()
 	}
-	r.rest, r.placed, r.pos, r.size = nil, false, 0, 0
+	r.rest, r.buf, r.placed, r.pos, r.size = nil, nil, false, 0, 0
 	return nil
 }
 
@@ -185,7 +186,7 @@ func (r *Reader) get() ([]byte, error) {
 		return nil, damaged("its blocks end %d bytes too early", r.size-r.pos)
 	}
 	r.readAhead(index)
-	block, err := r.log.Get(r.ctx, index)
+	block, err := r.block(index)
 	if err != nil {
 		return nil, cloudpal.E("read a blob", "", err)
 	}
@@ -195,6 +196,21 @@ func (r *Reader) get() ([]byte, error) {
 	r.index = index
 	r.next++
 	return block, nil
+}
+
+// block reads one into memory that the next is read into as well, or waits for it.
+func (r *Reader) block(index uint64) ([]byte, error) {
+	if log, ok := r.log.(lender); ok {
+		block, err := log.AppendBlock(r.buf[:0], index)
+		if err == nil {
+			r.buf = block
+			return block, nil
+		}
+		if !errors.Is(err, cloudpal.NotExist) {
+			return nil, err
+		}
+	}
+	return r.log.Get(r.ctx, index)
 }
 
 // readAhead begins to download what is left of the blob when a block of it is
