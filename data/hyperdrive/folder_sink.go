@@ -56,7 +56,7 @@ func (s *folderSink) put(ctx context.Context, e Entry, content io.Reader) (int64
 	}
 	n, err := io.Copy(file, content)
 	if err == nil {
-		err = syncFile(file)
+		err = syncFile(file, n)
 	}
 	if err = errors.Join(err, file.Close()); err != nil {
 		_ = s.folder.root.Remove(at.temp)

@@ -501,10 +501,31 @@ const meterStep = 1 << 20
 
 func (m *meter) Read(p []byte) (int, error) {
 	n, err := m.r.Read(p)
+	m.count(n)
+	return n, err
+}
+
+// WriteTo implements io.WriterTo, for a source whose blocks need not be copied.
+func (m *meter) WriteTo(w io.Writer) (int64, error) {
+	return io.Copy(metered{m, w}, m.r)
+}
+
+func (m *meter) count(n int) {
 	m.n += int64(n)
 	if m.n-m.told >= meterStep {
 		m.told = m.n
 		m.tell(Event{Op: Copying, Name: m.event.Name, BytesAdded: m.n, Size: m.event.Size})
 	}
+}
+
+// metered is what a meter writes to.
+type metered struct {
+	meter *meter
+	w     io.Writer
+}
+
+func (m metered) Write(p []byte) (int, error) {
+	n, err := m.w.Write(p)
+	m.meter.count(n)
 	return n, err
 }

@@ -20,7 +20,7 @@ var nameErrors = []error{os.ErrInvalid, syscall.ENAMETOOLONG, syscall.EINVAL, sy
 func lockFolder(*os.File) (bool, error) { return false, nil }
 
 // syncFile brings a file to the disk.
-func syncFile(f *os.File) error { return f.Sync() }
+func syncFile(f *os.File, _ int64) error { return f.Sync() }
 
 func (s *folderSink) syncAll() error { return nil }
 
