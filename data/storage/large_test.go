@@ -42,7 +42,7 @@ func largeBatches(seed uint64) error {
 	b := s.Begin()
 	defer b.Close()
 	var length uint64
-	for range 20 {
+	for range 6 {
 		b.Reset()
 		count, size := random.IntN(30), 0
 		for i := range count {
