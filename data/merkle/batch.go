@@ -33,12 +33,10 @@ func (b *Batch) Reset(h Head) {
 func (b *Batch) Append(blocks ...[]byte) {
 	var nodes [atOnce]Node
 	for len(blocks) > 0 {
-		n := 1
-		for n < min(len(blocks), atOnce) && len(blocks[n]) == len(blocks[0]) {
-			n++
-		}
-		leaves(nodes[:n], b.head.Length, blocks[:n])
+		n := alike(blocks)
+		leaves(nodes[:n], blocks[:n])
 		for _, leaf := range nodes[:n] {
+			leaf.Index = 2 * b.head.Length
 			b.push(leaf)
 		}
 		blocks = blocks[n:]

@@ -110,7 +110,7 @@ func (f *Fork) Narrow(old Reader, p Proof) error {
 		return nil
 	}
 	v := verifier{}
-	t, err := v.tree(Proof{Hash: p.Hash, Block: p.Block})
+	t, err := v.tree(Proof{Hash: p.Hash, Block: p.Block}, leafOf(p))
 	switch {
 	case err != nil:
 		return err

@@ -128,9 +128,12 @@ func (m Nodes) Add(nodes ...Node) {
 	}
 }
 
-// leaves sets nodes to those of blocks, which are equally long and follow each
-// other from the first on.
-func leaves(nodes []Node, first uint64, blocks [][]byte) {
+// atOnce is how many leaves are made at once.
+const atOnce = 16
+
+// leaves sets nodes to those of blocks, which are equally long, but for their
+// indexes. There are at most atOnce.
+func leaves(nodes []Node, blocks [][]byte) {
 	size := uint64(len(blocks[0]))
 	var head [9]byte
 	head[0] = leafType
@@ -138,18 +141,49 @@ func leaves(nodes []Node, first uint64, blocks [][]byte) {
 	var sums [atOnce][32]byte
 	blake2b8.Sum256(sums[:len(blocks)], head[:], blocks)
 	for i := range nodes {
-		nodes[i] = Node{Index: 2 * (first + uint64(i)), Size: size, Hash: sums[i]}
+		nodes[i] = Node{Size: size, Hash: sums[i]}
 	}
 }
 
-// atOnce is how many leaves are made at once.
-const atOnce = 16
+// alike returns how many of the first blocks are equally long, at most atOnce.
+func alike(blocks [][]byte) int {
+	n := 1
+	for n < min(len(blocks), atOnce) && len(blocks[n]) == len(blocks[0]) {
+		n++
+	}
+	return n
+}
 
 // Leaf returns the node of a block. It hardly ever allocates.
 func Leaf(block uint64, data []byte) Node {
 	var n [1]Node
-	leaves(n[:], block, [][]byte{data})
+	leaves(n[:], [][]byte{data})
+	n[0].Index = 2 * block
 	return n[0]
+}
+
+// Leaves sets nodes to those of the blocks of proofs, for VerifyLeaf; there are as
+// many of both. Blocks of one length that follow each other are hashed together,
+// which is faster. Proofs without a block have none.
+func Leaves(nodes []Node, proofs []Proof) {
+	var blocks [atOnce][]byte
+	for len(proofs) > 0 {
+		n := 0
+		for n < min(len(proofs), atOnce) && proofs[n].Block != nil {
+			blocks[n] = proofs[n].Block.Value
+			n++
+		}
+		if n == 0 {
+			nodes, proofs = nodes[1:], proofs[1:]
+			continue
+		}
+		n = alike(blocks[:n])
+		leaves(nodes[:n], blocks[:n])
+		for i := range n {
+			nodes[i].Index = 2 * proofs[i].Block.Index
+		}
+		nodes, proofs = nodes[n:], proofs[n:]
+	}
 }
 
 // Parent returns the node above two siblings, which may be given in either

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"slices"
 	"testing"
 
@@ -492,4 +493,52 @@ func Example() {
 	// true
 	// for block 0 are missing 0 <nil>
 	// false <nil>
+}
+
+// TestLeaves hashes blocks of proofs together, of lengths in any order, and holds
+// their leaves against those of one block.
+func TestLeaves(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	for range 200 {
+		proofs := make([]merkle.Proof, random.IntN(70))
+		for i := range proofs {
+			if random.IntN(10) == 0 {
+				continue // it has none
+			}
+			value := make([]byte, 100*random.IntN(3))
+			for j := range value {
+				value[j] = byte(random.Uint32())
+			}
+			proofs[i].Block = &merkle.BlockProof{Index: random.Uint64N(merkle.MaxLength), Value: value}
+		}
+		nodes := make([]merkle.Node, len(proofs))
+		merkle.Leaves(nodes, proofs)
+		for i, p := range proofs {
+			var want merkle.Node
+			if p.Block != nil {
+				want = merkle.Leaf(p.Block.Index, p.Block.Value)
+			}
+			if nodes[i] != want {
+				t.Fatalf("proof %d of %d has leaf %v, not %v", i, len(proofs), nodes[i], want)
+			}
+		}
+	}
+}
+
+// TestVerifyLeaf refuses a block that does not have the leaf, as Verify does.
+func TestVerifyLeaf(t *testing.T) {
+	var b merkle.Batch
+	blocks := [][]byte{[]byte("one"), []byte("two"), []byte("three")}
+	b.Append(blocks...)
+	nodes := merkle.Nodes{}
+	nodes.Add(b.Nodes()...)
+	p := merkle.Proof{Block: &merkle.BlockProof{Index: 1, Value: blocks[1]}}
+	if _, err := merkle.VerifyLeaf(nodes, b.Head(), p, merkle.Leaf(1, blocks[1])); err != nil {
+		t.Errorf("its own leaf: %v", err)
+	}
+	for name, leaf := range map[string]merkle.Node{"another block's": merkle.Leaf(1, blocks[0]), "none": {}} {
+		if _, err := merkle.VerifyLeaf(nodes, b.Head(), p, leaf); err == nil {
+			t.Errorf("%s leaf is taken", name)
+		}
+	}
 }

@@ -29,11 +29,25 @@ type Verified struct {
 //
 // The error is ErrStale, ErrProof or ErrChecksum, or r's.
 func Verify(r Reader, h Head, p Proof) (Verified, error) {
+	return VerifyLeaf(r, h, p, leafOf(p))
+}
+
+// leafOf returns the leaf of a proof's block, if it has one.
+func leafOf(p Proof) Node {
+	if p.Block == nil {
+		return Node{}
+	}
+	return Leaf(p.Block.Index, p.Block.Value)
+}
+
+// VerifyLeaf is Verify of a proof whose block has that leaf, as Leaves has said: the
+// block itself is not looked at.
+func VerifyLeaf(r Reader, h Head, p Proof, leaf Node) (Verified, error) {
 	if p.Fork != h.Fork {
 		return Verified{}, fmt.Errorf("%w: fork %d, not %d", ErrStale, p.Fork, h.Fork)
 	}
 	v := verifier{out: Verified{Head: h}}
-	top, err := v.tree(p)
+	top, err := v.tree(p, leaf)
 	if err != nil {
 		return Verified{}, err
 	}
@@ -62,7 +76,7 @@ type top struct {
 
 // tree climbs the paths of a proof and returns where they end; nil where it has
 // none.
-func (v *verifier) tree(p Proof) (*top, error) {
+func (v *verifier) tree(p Proof, leaf Node) (*top, error) {
 	if p.Block != nil && p.Hash != nil {
 		return nil, fmt.Errorf("%w: a block and a hash at once", ErrProof)
 	}
@@ -78,7 +92,7 @@ func (v *verifier) tree(p Proof) (*top, error) {
 		if p.Block.Index >= MaxLength {
 			return nil, fmt.Errorf("%w: a block beyond the last", ErrProof)
 		}
-		return v.climb(&top{Leaf(p.Block.Index, p.Block.Value), true}, p.Block.Nodes, side)
+		return v.climb(&top{leaf, true}, p.Block.Nodes, side)
 	case p.Hash != nil:
 		if len(p.Hash.Nodes) == 0 || p.Hash.Nodes[0].Index != p.Hash.Index {
 			return nil, fmt.Errorf("%w: it has no node %d", ErrProof, p.Hash.Index)
