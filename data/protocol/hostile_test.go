@@ -82,26 +82,34 @@ func (s *stranger) asked() request {
 	return q
 }
 
-// dropped waits until the stranger has lost the connection, and returns why.
-func (s *stranger) dropped(want string) {
+// dropped waits until the stranger has lost the connection, for one of some
+// reasons; an empty one is none.
+func (s *stranger) dropped(reasons ...string) {
 	s.t.Helper()
 	select {
 	case err := <-s.wire.errs:
-		if err == nil {
-			err = <-s.wire.errs // that was the stranger's side
-		}
-		for i := 0; i < 1 && !strings.Contains(fmt.Sprint(err), want); i++ {
-			select {
-			case err = <-s.wire.errs:
-			case <-time.After(5 * time.Second):
-			}
-		}
-		if err == nil || !strings.Contains(err.Error(), want) {
-			s.t.Errorf("the connection ended with %v, want %q", err, want)
-		}
+		s.lost(err, reasons...)
 	case <-time.After(30 * time.Second):
 		s.t.Error("the connection goes on")
 	}
+}
+
+// lost checks why the connection has ended. Either side says how it has, in any
+// order.
+func (s *stranger) lost(first error, reasons ...string) {
+	s.t.Helper()
+	said := fmt.Sprint(first)
+	select {
+	case err := <-s.wire.errs:
+		said += fmt.Sprint("; ", err)
+	case <-time.After(30 * time.Second):
+	}
+	for _, want := range reasons {
+		if want != "" && strings.Contains(said, want) {
+			return
+		}
+	}
+	s.t.Errorf("the connection ended with %s, not for one of %q", said, reasons)
 }
 
 // world is a writer with blocks, and a reader who has a stranger for a peer.
