@@ -21,7 +21,7 @@ func benchGrow(b *run) error {
 	us, _ := b.sides()
 	kinds := []string{"append, single", "append, in batches of 100", "get, random"}
 	rows := map[string]map[float64]told2{}
-	for _, k := range kinds {
+	for _, k := range append(kinds, systemRead) {
 		rows[k] = map[float64]told2{}
 	}
 	longest := mostBlocks()
@@ -43,6 +43,13 @@ func benchGrow(b *run) error {
 			long := rows[k][float64(n)].perSecond()
 			b.add(costs(fmt.Sprintf("%s, at %d blocks", k, n), long, short, "at 10000 blocks"))
 		}
+	}
+	// Memory is slower the more of it is used, for whoever reads.
+	times := func(n float64) float64 { return rows[systemRead][n].perSecond() / rows["get, random"][n].perSecond() }
+	for n := 100_000; n <= longest; n *= 10 {
+		long, short := rows[systemRead][float64(n)].perSecond(), rows[systemRead][10_000].perSecond()
+		b.add(told(fmt.Sprintf("  %s, of a log of %d", systemRead, n), "µs", 1e6/long, 1e6/short, "of a log of 10000"),
+			most(fmt.Sprintf("  get, random, at %d blocks", n), "times that", times(float64(n)), times(10_000), "at 10000 blocks", 1.5))
 	}
 	return nil
 }

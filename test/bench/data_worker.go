@@ -11,6 +11,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -497,6 +498,8 @@ func (j *job) grow(dir string, longest int) {
 			j.must(err)
 		}
 		j.row("get, random", 20_000, n)
+		j.readLog(dir, 20_000, next)
+		j.row(systemRead, 20_000, n)
 		j.start()
 		j.appendTo(log, blocks, n, 2_000, 1, false)
 		j.row("append, single", 2_000, n)
@@ -505,6 +508,32 @@ func (j *job) grow(dir string, longest int) {
 		j.row("append, in batches of 100", 20_000, n)
 	}
 	j.must(s.Close())
+}
+
+// systemRead is what reading a block costs without anything of ours.
+const systemRead = "the system's read of 1 KiB, random"
+
+// readLog reads as many bytes as blocks have from anywhere in the store's log, which
+// the system has in memory.
+func (j *job) readLog(dir string, count int, next func() uint32) {
+	names, err := filepath.Glob(filepath.Join(dir, "log", "*.log"))
+	j.must(err)
+	files, sizes := make([]*os.File, len(names)), make([]int64, len(names))
+	for i, name := range names {
+		files[i], err = os.Open(name)
+		j.must(err)
+		defer files[i].Close()
+		info, err := files[i].Stat()
+		j.must(err)
+		sizes[i] = max(info.Size()-kib, 1)
+	}
+	b := make([]byte, kib)
+	j.start()
+	for range count {
+		i := int(next()) % len(files)
+		_, err := files[i].ReadAt(b, int64(next())%sizes[i])
+		j.must(err)
+	}
 }
 
 // row tells of one kind of operation.
