@@ -202,24 +202,6 @@ func TestHeadIsOwned(t *testing.T) {
 	}
 }
 
-func TestBatchDoesNotAllocate(t *testing.T) {
-	block := make([]byte, 1024)
-	var b merkle.Batch
-	grow := func() {
-		b.Reset(merkle.Head{})
-		for range 100 {
-			b.Append(block)
-		}
-		if b.Hash() == (merkle.Hash{}) {
-			t.Error("no hash")
-		}
-	}
-	grow()
-	if n := testing.AllocsPerRun(10, grow); n != 0 {
-		t.Errorf("got %v allocations, want none", n)
-	}
-}
-
 // TestAppendNodeRefuses has nodes that do not follow on the tree.
 func TestAppendNodeRefuses(t *testing.T) {
 	for _, n := range []merkle.Node{
