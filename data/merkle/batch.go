@@ -16,6 +16,8 @@ type Batch struct {
 	head  Head // its Roots are the batch's own
 	bytes uint64
 	nodes []Node
+
+	parents *parents // made when there are some at a time
 }
 
 // Reset starts again from a head, which is copied and so not changed.
@@ -35,12 +37,57 @@ func (b *Batch) Append(blocks ...[]byte) {
 	for len(blocks) > 0 {
 		n := alike(blocks)
 		leaves(nodes[:n], blocks[:n])
-		for _, leaf := range nodes[:n] {
-			leaf.Index = 2 * b.head.Length
-			b.push(leaf)
+		for i := range n {
+			nodes[i].Index = 2 * (b.head.Length + uint64(i))
+			b.bytes += nodes[i].Size
 		}
+		b.head.Length += uint64(n)
+		b.grow(nodes[:n])
 		blocks = blocks[n:]
 	}
+}
+
+// grow adds leaves that follow each other, and joins siblings level by level. It
+// writes to leaves.
+func (b *Batch) grow(leaves []Node) {
+	var (
+		pairs [atOnce / 2][2]Node
+		alone [8]Node // one of a level, at most
+		left  = alone[:0]
+	)
+	for level := leaves; len(level) > 0; {
+		b.nodes = append(b.nodes, level...)
+		joined := 0
+		if flat.Offset(level[0].Index)&1 == 1 {
+			last := len(b.head.Roots) - 1
+			pairs[0] = [2]Node{b.head.Roots[last], level[0]}
+			b.head.Roots, level, joined = b.head.Roots[:last], level[1:], 1
+		}
+		for ; len(level) > 1; level = level[2:] {
+			pairs[joined] = [2]Node{level[0], level[1]}
+			joined++
+		}
+		left = append(left, level...)
+		level = leaves[:joined]
+		b.join(level, pairs[:joined])
+	}
+	for i := len(left) - 1; i >= 0; i-- {
+		b.head.Roots = append(b.head.Roots, left[i])
+	}
+}
+
+// join sets nodes to those above pairs of siblings.
+func (b *Batch) join(nodes []Node, pairs [][2]Node) {
+	if len(pairs) <= 2 {
+		for i, p := range pairs {
+			nodes[i] = Parent(p[0], p[1])
+		}
+		return
+	}
+	if b.parents == nil {
+		b.parents = new(parents)
+	}
+	b.parents.of(nodes, pairs)
 }
 
 // AppendNode grows the tree by all blocks below a node. The error is ErrProof

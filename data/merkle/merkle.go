@@ -129,7 +129,7 @@ func (m Nodes) Add(nodes ...Node) {
 }
 
 // atOnce is how many leaves are made at once.
-const atOnce = 16
+const atOnce = 64
 
 // leaves sets nodes to those of blocks, which are equally long, but for their
 // indexes. There are at most atOnce.
@@ -200,6 +200,31 @@ func Parent(a, b Node) Node {
 	copy(in[9+len(a.Hash):], b.Hash[:])
 	n.Hash = blake2b.Sum256(in[:])
 	return n
+}
+
+// parents hashes nodes above siblings together. It is what that takes.
+type parents struct {
+	in       [atOnce / 2][8 + 2*len(Hash{})]byte
+	messages [atOnce / 2][]byte
+	sums     [atOnce / 2][32]byte
+}
+
+// of sets nodes to those above pairs of siblings, each from left to right, of which
+// there are at most half of atOnce.
+func (s *parents) of(nodes []Node, pairs [][2]Node) {
+	for i, p := range pairs {
+		nodes[i] = Node{Index: flat.Parent(p[0].Index), Size: p[0].Size + p[1].Size}
+		in := s.in[i][:]
+		binary.LittleEndian.PutUint64(in, nodes[i].Size)
+		copy(in[8:], p[0].Hash[:])
+		copy(in[8+len(Hash{}):], p[1].Hash[:])
+		s.messages[i] = in
+	}
+	n := len(pairs)
+	blake2b8.Sum256(s.sums[:n], []byte{parentType}, s.messages[:n])
+	for i := range nodes {
+		nodes[i].Hash = s.sums[i]
+	}
 }
 
 // TreeHash returns the hash over the roots of a tree, from left to right. It

@@ -3,8 +3,10 @@ package merkle_test
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"math/rand/v2"
+	"reflect"
 	"slices"
 	"testing"
 
@@ -521,6 +523,44 @@ func TestVerifyLeaf(t *testing.T) {
 	for name, leaf := range map[string]merkle.Node{"another block's": merkle.Leaf(1, blocks[0]), "none": {}} {
 		if _, err := merkle.VerifyLeaf(nodes, b.Head(), p, leaf); err == nil {
 			t.Errorf("%s leaf is taken", name)
+		}
+	}
+}
+
+// TestAppendTogether grows trees by many blocks at once, and by one leaf after the
+// other: they are the same.
+func TestAppendTogether(t *testing.T) {
+	random := rand.New(rand.NewPCG(3, 4))
+	for range 100 {
+		var together, single merkle.Batch
+		for range 1 + random.IntN(4) {
+			size := random.IntN(300)
+			blocks := make([][]byte, random.IntN(200))
+			for i := range blocks {
+				if random.IntN(100) == 0 {
+					size = random.IntN(300)
+				}
+				blocks[i] = make([]byte, size)
+				for j := range blocks[i] {
+					blocks[i][j] = byte(random.Uint32())
+				}
+				if err := single.AppendNode(merkle.Leaf(single.Length(), blocks[i])); err != nil {
+					t.Fatal(err)
+				}
+			}
+			together.Append(blocks...)
+			if got, want := together.Head(), single.Head(); !reflect.DeepEqual(got, want) {
+				t.Fatalf("after %d blocks the head is %+v, not %+v", single.Length(), got, want)
+			}
+			if together.Bytes() != single.Bytes() {
+				t.Fatalf("it has %d bytes, not %d", together.Bytes(), single.Bytes())
+			}
+		}
+		got, want := merkle.Nodes{}, merkle.Nodes{}
+		got.Add(together.Nodes()...)
+		want.Add(single.Nodes()...)
+		if len(together.Nodes()) != len(want) || !maps.Equal(got, want) {
+			t.Fatalf("%d nodes were made of %d blocks, not %d, or others", len(together.Nodes()), single.Length(), len(want))
 		}
 	}
 }
