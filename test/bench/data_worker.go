@@ -492,7 +492,7 @@ func (j *job) grow(dir string, longest int) {
 	ctx, next := context.Background(), random(4)
 	for n := 10_000; n <= longest; n *= 10 {
 		j.appendTo(log, blocks, int(log.Length()), n-int(log.Length()), 100, false)
-		j.start()
+		j.rest()
 		for range 20_000 {
 			_, err := log.Get(ctx, uint64(next())%uint64(n))
 			j.must(err)
@@ -500,10 +500,10 @@ func (j *job) grow(dir string, longest int) {
 		j.row("get, random", 20_000, n)
 		j.readLog(dir, 20_000, next)
 		j.row(systemRead, 20_000, n)
-		j.start()
+		j.rest()
 		j.appendTo(log, blocks, n, 2_000, 1, false)
 		j.row("append, single", 2_000, n)
-		j.start()
+		j.rest()
 		j.appendTo(log, blocks, n, 20_000, 100, false)
 		j.row("append, in batches of 100", 20_000, n)
 	}
@@ -534,6 +534,18 @@ func (j *job) readLog(dir string, count int, next func() uint32) {
 		_, err := files[i].ReadAt(b, int64(next())%sizes[i])
 		j.must(err)
 	}
+}
+
+// rest starts when what goes on behind the operations before has ended, as the merging
+// of tables.
+func (j *job) rest() {
+	const look = 100 * time.Millisecond
+	for busy := true; busy; {
+		used := j.computed()
+		time.Sleep(look)
+		busy = j.computed()-used > look/20
+	}
+	j.start()
 }
 
 // row tells of one kind of operation.
