@@ -73,7 +73,9 @@ type cloud struct {
 	refuse  error             // in place of every answer
 	hasty   bool              // it waits for no events
 	offer   *api.Signed       // where it takes money
-	tab     *api.Tab          // what it says of every tab
+	tab     *api.Tab          // what it says of every tab, but for those
+	unpaid  map[api.TabID]bool
+	poor    bool // tabs that are opened now are not paid
 
 	lock   *identity.UnlockKey // nil: unlocked
 	stored *identity.List      // on the core's disk
@@ -93,7 +95,7 @@ func newCloud(t *testing.T) *cloud {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &cloud{t: t, calls: map[string]int{}, exits: map[string]bool{}, changed: make(chan struct{}), port: freePort(t)}
+	c := &cloud{t: t, calls: map[string]int{}, exits: map[string]bool{}, unpaid: map[api.TabID]bool{}, changed: make(chan struct{}), port: freePort(t)}
 	s := httptest.NewUnstartedServer(c.handler())
 	s.TLS = &tls.Config{Certificates: []tls.Certificate{cert}, ClientAuth: tls.RequireAnyClientCert, MinVersion: tls.VersionTLS13}
 	s.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
@@ -155,14 +157,30 @@ func (c *cloud) handler() http.Handler {
 		}
 		return *c.offer, nil
 	})
-	tab := func(*http.Request) (any, error) {
-		if c.tab == nil {
+	tab := func(id api.TabID) (any, error) {
+		switch {
+		case c.tab == nil:
 			return nil, cloudpal.NotExist
+		case c.unpaid[id]:
+			return api.Tab{Stage: api.Unpaid}, nil
 		}
 		return *c.tab, nil
 	}
-	on("POST /v1/tabs", "tab", tab)
-	on("GET /v1/tabs/{tab}", "tab", tab)
+	on("POST /v1/tabs", "tab", func(r *http.Request) (any, error) {
+		var q api.TabRequest
+		if err := json.NewDecoder(r.Body).Decode(&q); err != nil {
+			return nil, cloudpal.Invalid
+		}
+		c.unpaid[q.ID] = c.poor
+		return tab(q.ID)
+	})
+	on("GET /v1/tabs/{tab}", "tab", func(r *http.Request) (any, error) {
+		var id api.TabID
+		if err := id.UnmarshalText([]byte(r.PathValue("tab"))); err != nil {
+			return nil, cloudpal.Invalid
+		}
+		return tab(id)
+	})
 	on("GET /v1/tabs/{tab}/meter", "meter", func(*http.Request) (any, error) { return api.Meter{}, nil })
 	on("GET /v1/pals", "pals", func(*http.Request) (any, error) {
 		if c.pal == nil {

@@ -22,13 +22,19 @@ import (
 // sells makes the cloud's center one that takes tickets of a mint.
 func (c *cloud) sells(issuer string) {
 	c.t.Helper()
+	c.sellsUntil(issuer, time.Now().Add(30*24*time.Hour))
+}
+
+// sellsUntil makes it one whose present offer is good until then.
+func (c *cloud) sellsUntil(issuer string, until time.Time) {
+	c.t.Helper()
 	public, key, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		c.t.Fatal(err)
 	}
 	signed, err := api.Sign(key, api.ForOffer, api.Offer{
 		Center: public, Issuers: []string{issuer}, Classes: []ticket.Class{ticket.Free}, Tariff: api.Tariff{Core: 64}, Slice: 64,
-		Until: time.Now().Add(30 * 24 * time.Hour), Grace: 300, Seal: 600, Delete: 900,
+		Until: until, Grace: 300, Seal: 600, Delete: 900,
 	})
 	if err != nil {
 		c.t.Fatal(err)
@@ -116,6 +122,33 @@ func TestUpWithoutTheMint(t *testing.T) {
 	s, err := d.Status(t.Context())
 	if err != nil || s.Pal == nil || s.Money == nil || s.Money.Left != 64 || !strings.Contains(s.Problem, "your own mint") || !strings.Contains(s.Hint, "cloudpal up") {
 		t.Errorf("the status is %+v (%v)", s, err)
+	}
+}
+
+// A tab that is paid keeps the pal while the one that follows it, since its offer is over
+// soon, cannot be paid yet.
+func TestUpWhileTheOfferEnds(t *testing.T) {
+	c := newCloud(t)
+	c.sellsUntil("mint.example", time.Now().Add(20*time.Hour))
+	c.do(func() { c.tab = &api.Tab{Stage: api.Funded, Paid: 64, Ahead: 192} })
+	d := c.newDevice()
+	d.grants(newGrant(t, "mint.example"))
+	if err := d.Up(t.Context(), UpRequest{}, func(Step) {}); err != nil {
+		t.Fatal(err)
+	}
+	c.sells("mint.example")
+	c.do(func() { c.poor = true })
+	if err := d.Up(t.Context(), UpRequest{}, func(Step) {}); err != nil {
+		t.Errorf("while the next tab is not paid: %v, hint %q", err, cloudpal.HintOf(err))
+	}
+	s, err := d.Status(t.Context())
+	c.do(func() {
+		if len(c.unpaid) < 2 {
+			t.Errorf("it opened tabs %v", c.unpaid)
+		}
+	})
+	if err != nil || s.Money == nil || s.Money.Stage != api.Funded || s.Money.Left != 64 {
+		t.Errorf("the status is %+v (%v)", s.Money, err)
 	}
 }
 

@@ -1,6 +1,7 @@
 package wallet
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -44,18 +45,35 @@ type Standing struct {
 	Offer center.Offer
 }
 
-// Standing asks the center how a stay is paid for, and changes nothing. The error is
+// Standing asks the center how a stay is paid for, and changes nothing: by its newest
+// tab, or while that is not paid yet by one before it that is. The error is
 // cloudpal.NotExist where there is no tab that is open.
 func (w *Wallet) Standing(ctx context.Context, at Stay) (st Standing, err error) {
-	id, offer, ok, err := w.tabOf(at)
-	if err == nil && !ok {
+	open, err := w.tabsOf(at)
+	if err == nil && len(open) == 0 {
 		err = noTab()
 	}
 	if err != nil {
 		return st, err
 	}
-	tab, err := at.Counter.Tab(ctx, id)
-	return Standing{tab, offer}, err
+	st, err = open[0].standing(ctx, at)
+	if err == nil && st.Tab.Stage == center.Funded {
+		return st, nil
+	}
+	if old, ok := funded(ctx, at, open[1:]); ok {
+		return old, nil
+	}
+	return st, err
+}
+
+// funded returns how the first of some tabs stands that has money.
+func funded(ctx context.Context, at Stay, list []openTab) (Standing, bool) {
+	for _, t := range list {
+		if st, err := t.standing(ctx, at); err == nil && st.Tab.Stage == center.Funded && !st.Tab.Closed {
+			return st, true
+		}
+	}
+	return Standing{}, false
 }
 
 // Fund sees to it that a stay is paid: with tickets that are due now, and with others
@@ -64,18 +82,18 @@ func (w *Wallet) Standing(ctx context.Context, at Stay) (st Standing, err error)
 // offer of the last one is over. Called again, it pays what was used since.
 //
 // The error is cloudpal.Exhausted where the wallet has too few tickets. The tab is then
-// how it stands nonetheless.
+// how it stands nonetheless. Where another is opened and cannot be paid yet, as while
+// the mint is away, it is the one before: that keeps the pal as long as it has money.
 func (w *Wallet) Fund(ctx context.Context, at Stay, ahead time.Duration) (center.Tab, error) {
-	id, offer, ok, err := w.tabOf(at)
+	open, err := w.tabsOf(at)
 	if err != nil {
 		return center.Tab{}, err
 	}
-	if !ok || offer.Until.Sub(w.clock.Now()) < renewTab {
-		if id, err = w.moveIn(ctx, at); err != nil {
-			return center.Tab{}, err
-		}
+	id, err := w.present(ctx, at, open)
+	var tab center.Tab
+	if err == nil {
+		tab, err = w.keep(ctx, at.Counter, id, ahead)
 	}
-	tab, err := w.keep(ctx, at.Counter, id, ahead)
 	switch {
 	case err == nil && tab.Closed:
 		// Its end was not heard of.
@@ -83,10 +101,14 @@ func (w *Wallet) Fund(ctx context.Context, at Stay, ahead time.Duration) (center
 			return tab, err
 		}
 		return w.Fund(ctx, at, ahead)
-	case err != nil || tab.Stage != center.Funded:
-		return tab, err
+	case err == nil && tab.Stage == center.Funded:
+		return tab, w.moveOut(ctx, at, id)
+	case tab.Stage != center.Funded:
+		if old, ok := funded(ctx, at, open); ok {
+			tab = old.Tab
+		}
 	}
-	return tab, w.moveOut(ctx, at, id)
+	return tab, err
 }
 
 // renewTab is how long before the end of its offer a tab is followed by another.
@@ -98,27 +120,49 @@ func (t *tab) isOf(at Stay) bool {
 	return err == nil && a.Key == at.Address.Key && slices.Equal(t.Request.WireGuard, at.WireGuard)
 }
 
-// tabOf returns the newest tab of a stay that is open.
-func (w *Wallet) tabOf(at Stay) (id center.TabID, o center.Offer, ok bool, err error) {
-	s, err := w.look()
-	if err != nil {
-		return id, o, false, err
-	}
-	var newest *tab
-	for n, t := range s.tabs {
-		if t.isOf(at) && t.Closed == nil && t.Dispute == nil && (newest == nil || t.Opened.After(newest.Opened)) {
-			id, newest = n, t
-		}
-	}
-	if newest == nil {
-		return id, o, false, nil
-	}
-	o, err = center.OpenOffer(newest.Offer)
-	return id, o, true, err
+// An openTab is one of a stay's that is not closed.
+type openTab struct {
+	id     center.TabID
+	offer  center.Offer
+	digest ticket.Digest // of the offer
+	opened time.Time
 }
 
-// moveIn opens a tab under the center's present offer.
-func (w *Wallet) moveIn(ctx context.Context, at Stay) (id center.TabID, err error) {
+func (t openTab) standing(ctx context.Context, at Stay) (Standing, error) {
+	tab, err := at.Counter.Tab(ctx, t.id)
+	return Standing{tab, t.offer}, err
+}
+
+// tabsOf returns the tabs of a stay that are open, the newest first. There is more than
+// one while the last cannot be paid yet.
+func (w *Wallet) tabsOf(at Stay) (open []openTab, err error) {
+	s, err := w.look()
+	if err != nil {
+		return nil, err
+	}
+	for id, t := range s.tabs {
+		if !t.isOf(at) || t.Closed != nil || t.Dispute != nil {
+			continue
+		}
+		o, err := center.OpenOffer(t.Offer)
+		if err != nil {
+			return nil, err
+		}
+		open = append(open, openTab{id, o, center.OfferDigest(t.Offer), t.Opened})
+	}
+	slices.SortFunc(open, func(a, b openTab) int {
+		return cmp.Or(b.opened.Compare(a.opened), b.offer.Until.Compare(a.offer.Until), slices.Compare(a.id[:], b.id[:]))
+	})
+	return open, nil
+}
+
+// present returns the tab that a stay is paid on: the newest or, where there is none or
+// its offer is over soon and the center has made another, one that it opens under that.
+func (w *Wallet) present(ctx context.Context, at Stay, open []openTab) (id center.TabID, err error) {
+	now := w.clock.Now()
+	if len(open) > 0 && open[0].offer.Until.Sub(now) >= renewTab {
+		return open[0].id, nil
+	}
 	signed, err := at.Counter.Offer(ctx)
 	if errors.Is(err, cloudpal.NotExist) {
 		return id, cloudpal.E("pay a center", cloudpal.NotExist, errors.New("it takes no money: pals are free of charge there"))
@@ -126,9 +170,13 @@ func (w *Wallet) moveIn(ctx context.Context, at Stay) (id center.TabID, err erro
 	if err != nil {
 		return id, err
 	}
+	digest := center.OfferDigest(signed)
+	if len(open) > 0 && open[0].digest == digest && now.Before(open[0].offer.Until) {
+		return open[0].id, nil
+	}
 	var nonce [16]byte
 	rand.Read(nonce[:])
-	r := center.TabRequest{ID: at.Name(nonce, center.OfferDigest(signed)), WireGuard: at.WireGuard, Nonce: nonce[:]}
+	r := center.TabRequest{ID: at.Name(nonce, digest), WireGuard: at.WireGuard, Nonce: nonce[:]}
 	_, err = w.OpenTab(ctx, sold{at.Counter, signed}, r, at.Address.String())
 	return r.ID, err
 }
@@ -289,21 +337,27 @@ func (w *Wallet) deliverAll(ctx context.Context, at Center, id center.TabID) err
 // Leave ends a stay: it closes its tabs and brings back what is not used of them. It
 // waits for what the center has yet to deposit, as long as ctx lasts; what has not come
 // by then, Resume brings.
+//
+// All are closed before it waits for any: only the center's word that a tab is closed
+// is to be had with the account, which may be gone when Resume is called.
 func (w *Wallet) Leave(ctx context.Context, at Stay) (got ticket.Units, err error) {
 	s, err := w.look()
 	if err != nil {
 		return 0, err
 	}
 	for id, t := range s.tabs {
-		if t.isOf(at) && !t.Ended && t.Dispute == nil {
-			units, err := w.EndTab(ctx, at.Counter, id)
-			got += units
-			if err != nil {
-				return got, err
-			}
+		if t.isOf(at) && t.Closed == nil && t.Dispute == nil && s.paidOn(id) {
+			_, _ = w.closeAt(ctx, at.Counter, id) // what fails here fails again below
 		}
 	}
-	return got, nil
+	for id, t := range s.tabs {
+		if t.isOf(at) && !t.Ended && t.Dispute == nil {
+			units, failed := w.EndTab(ctx, at.Counter, id)
+			got += units
+			err = cmp.Or(err, failed)
+		}
+	}
+	return got, err
 }
 
 // depositWait parts the questions for a refund of what a center has yet to deposit.

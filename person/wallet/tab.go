@@ -88,11 +88,7 @@ func (s *Short) Error() string {
 // none of that is taken: a mint gives back what a center agrees to or what it decides
 // in a dispute, not both.
 func (w *Wallet) CloseTab(ctx context.Context, at Center, id center.TabID) (ticket.Units, error) {
-	signed, err := at.CloseTab(ctx, id)
-	if err != nil {
-		return 0, err
-	}
-	short, err := w.keepClosed(ctx, id, signed)
+	short, err := w.closeAt(ctx, at, id)
 	if err != nil {
 		return 0, err
 	}
@@ -102,6 +98,15 @@ func (w *Wallet) CloseTab(ctx context.Context, at Center, id center.TabID) (tick
 			WithHint("the mint decides, and the wallet has the proof: cloudpal wallet dispute")
 	}
 	return got, err
+}
+
+// closeAt has the center end a tab, and keeps its word.
+func (w *Wallet) closeAt(ctx context.Context, at Center, id center.TabID) (*Short, error) {
+	signed, err := at.CloseTab(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return w.keepClosed(ctx, id, signed)
 }
 
 // keepClosed checks what a center says at the end, and keeps it.

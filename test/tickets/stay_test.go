@@ -124,6 +124,9 @@ func TestStayMovesToTheNextOffer(t *testing.T) {
 		t.Error("it moved while the offer was good for long")
 	}
 	c.Add(2 * time.Hour)
+	if same := p.funds(desk); same.ID != first.ID {
+		t.Error("it moved though the center has no other offer")
+	}
 	c.Chores(t.Context())
 	second := p.funds(desk)
 	if second.ID == first.ID || second.Stage != api.Funded || second.Offer == first.Offer {
@@ -136,6 +139,82 @@ func TestStayMovesToTheNextOffer(t *testing.T) {
 	}
 	if third := p.funds(desk); third.ID != second.ID {
 		t.Error("it moved again")
+	}
+}
+
+// While the next tab cannot be paid, the one before it keeps the pal, and says so; when
+// the mint is back, all is as if it had never been away.
+func TestStayMovesWithoutTheMint(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c, p := w.centerWith(till.Terms{Tariff: api.Tariff{Core: 64}, Valid: till.Duration(48 * time.Hour)}), w.person()
+	p.buys()
+	p.buys()
+	desk := counter{c, p.account}
+	first := p.funds(desk)
+	c.count(p, 0)
+	c.passes(p, 10*time.Hour)
+	c.Add(15 * time.Hour) // asleep
+	c.Chores(t.Context())
+	w.down.Store(true)
+	for range 2 { // when it opens another, and when it finds that
+		tab, err := p.Fund(t.Context(), p.stay(desk), ahead)
+		if !errors.Is(err, cloudpal.Missing) || tab.ID != first.ID || tab.Stage != api.Funded {
+			t.Errorf("without the mint the tab is %+v (%v)", tab, err)
+		}
+		st, err := p.Standing(t.Context(), p.stay(desk))
+		if err != nil || st.Tab.ID != first.ID || st.Tab.Stage != api.Funded {
+			t.Errorf("it stands %+v (%v)", st.Tab, err)
+		}
+	}
+	c.passes(p, 10*time.Hour)
+	c.wants(p, api.Funded)
+
+	w.down.Store(false)
+	second := p.funds(desk)
+	old, err := c.Tab(p.account, first.ID)
+	w.must(err)
+	if second.ID == first.ID || second.Stage != api.Funded || !old.Closed {
+		t.Errorf("the mint is back, and the tab is %+v, the one before %+v", second, old)
+	}
+	c.Deposit(t.Context()) // of the tab that was closed
+	if _, err := p.Leave(t.Context(), p.stay(desk)); err != nil {
+		t.Fatal(err)
+	}
+	if got, used := p.has(), ticket.Units(54); got+used < 6*64-4 || got+used > 6*64+1 {
+		t.Errorf("of 384 units %d were used, and %d are back", used, got)
+	}
+}
+
+// Who leaves while the mint is away has closed all tabs at the center: what is left of
+// them comes without it, and without the account.
+func TestLeaveWithoutTheMint(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c, p := w.centerWith(till.Terms{Tariff: api.Tariff{Core: 64}, Valid: till.Duration(48 * time.Hour)}), w.person()
+	p.buys()
+	p.buys()
+	desk := counter{c, p.account}
+	p.funds(desk)
+	c.Add(25 * time.Hour)
+	c.Chores(t.Context())
+	w.down.Store(true)
+	if _, err := p.Fund(t.Context(), p.stay(desk), ahead); !errors.Is(err, cloudpal.Missing) {
+		t.Fatalf("without the mint: %v", err)
+	}
+	if _, err := p.Leave(t.Context(), p.stay(desk)); err == nil {
+		t.Fatal("all is back without the mint")
+	}
+	for _, tab := range c.Tabs(p.account) {
+		if !tab.Closed {
+			t.Errorf("tab %+v is not closed", tab)
+		}
+	}
+	w.down.Store(false)
+	c.Deposit(t.Context())
+	w.must(p.Resume(t.Context()))
+	if b, err := p.Balance(); err != nil || len(b.Payments) != 0 || b.Paid < 6*64-2 {
+		t.Errorf("the mint is back, and the wallet has %d and payments %+v (%v)", b.Paid, b.Payments, err)
 	}
 }
 
