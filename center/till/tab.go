@@ -137,10 +137,11 @@ func (t *tab) paid(now time.Time) (all, pending, ahead ticket.Units) {
 		switch {
 		case p.Is == deposited:
 			all += p.units()
-		case p.Is == booked && !p.due(now):
+		case p.Is == booked && (!p.due(now) || p.Ahead && !p.Tried):
+			// One that came ahead can be taken back until its mint is asked, which is
+			// somewhat later than it is due.
 			ahead += p.units()
-		case p.Is == booked && !p.First && (!p.Ahead || p.Tried):
-			// One that came ahead can be taken back until its mint is asked.
+		case p.Is == booked && !p.First:
 			all += p.units()
 			pending += p.units()
 		}

@@ -356,6 +356,26 @@ func TestPostDatedSlices(t *testing.T) {
 	}
 }
 
+// A ticket that is due is ahead until its mint is asked for it, so that no money is out
+// of sight and none is paid in its place.
+func TestDueIsAheadUntilItIsTaken(t *testing.T) {
+	t.Parallel()
+	b := newBank(t)
+	s, p := newShop(t, b), bank.NewPayer(t, b.Bank)
+	s.tab(p)
+	s.pay(p, p.Pays(s.Offer(), p.Buy(ticket.Paid, 64, 82), time.Time{}))
+	s.pay(p, p.Pays(s.Offer(), p.Buy(ticket.Paid, 64, 82), start.Add(time.Hour)))
+	b.Add(time.Hour)
+	if v := s.look(p); v.Paid != 64 || v.Ahead != 64 {
+		t.Errorf("when it is due it is %+v", v)
+	}
+	b.Add(aheadSpread * time.Second)
+	s.Deposit(t.Context())
+	if v := s.look(p); v.Paid != 2*64 || v.Ahead != 0 {
+		t.Errorf("when it is taken it is %+v", v)
+	}
+}
+
 // When the money ends the pal naps, is sealed and is deleted, each told before with
 // its date; money brings it back.
 func TestTheEndIsAnnounced(t *testing.T) {
