@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -100,6 +101,9 @@ func (s State) grant() *Grant {
 	return s.Center.Local.Grant
 }
 
+// errNoWallet says that nothing was ever paid from here, nor can be.
+var errNoWallet = errors.New("there is no wallet with tickets")
+
 // openWallet opens the wallet that pays: the grant's, which is made where it is not
 // there yet, or one of a mint whose tickets the center takes.
 func (h *Home) openWallet(s State, issuers []string, through mint.Dialer) (*wallet.Wallet, error) {
@@ -118,7 +122,7 @@ func (h *Home) openWallet(s State, issuers []string, through mint.Dialer) (*wall
 		}
 		return openWallet(wallet.Config{Dir: dir, Seed: seed, Policy: wallet.Careful}, through)
 	}
-	return nil, cloudpal.E("pay the center", cloudpal.Missing, errors.New("there is no wallet with tickets of "+strings.Join(issuers, " or "))).
+	return nil, cloudpal.E("pay the center", cloudpal.Missing, fmt.Errorf("%w of %s", errNoWallet, strings.Join(issuers, " or "))).
 		WithHint("buy some, with the file that the mint gives away: cloudpal wallet buy --mint FILE")
 }
 
@@ -376,6 +380,9 @@ func (h *Home) Leave(ctx context.Context) (ticket.Units, error) {
 		return 0, err
 	}
 	w, err := h.openPaying(ctx, c, s, nil)
+	if errors.Is(err, errNoWallet) {
+		return 0, nil
+	}
 	if err != nil {
 		return 0, err
 	}

@@ -175,7 +175,23 @@ func (c *cli) runUp(ctx context.Context, o upOptions) error {
 	if err != nil {
 		return err
 	}
-	return c.upPal(ctx, h, o, fresh, &r, st)
+	err = c.upPal(ctx, h, o, fresh, &r, st)
+	if err != nil && r.Phrase != "" {
+		err = errors.Join(err, c.showPhrase(context.WithoutCancel(ctx), h, r.Phrase))
+	}
+	return err
+}
+
+// showPhrase prints the phrase of a person whose pal is not up yet. They are there for
+// good then, and so is what they buy and pay until it is.
+func (c *cli) showPhrase(ctx context.Context, h *person.Home, words string) error {
+	err := c.printJSON(struct {
+		Phrase string `json:"phrase"`
+	}{words})
+	if err != nil {
+		return err
+	}
+	return h.SetShown(ctx)
 }
 
 // readSaved returns the state of a home, or nil where there is none.
@@ -255,7 +271,7 @@ func keepCenter(ctx context.Context, h *person.Home, s person.State, center pers
 // upPerson makes the person and, unless all is to be printed as JSON at the
 // end, shows the phrase.
 func (c *cli) upPerson(ctx context.Context, h *person.Home, o upOptions, center person.Center, r *upResult, st *steps) error {
-	if err := forgetUnseen(ctx, h); err != nil {
+	if err := c.forgetUnseen(ctx, h); err != nil {
 		return err
 	}
 	var phrase identity.Phrase
@@ -276,8 +292,8 @@ func (c *cli) upPerson(ctx context.Context, h *person.Home, o upOptions, center 
 }
 
 // forgetUnseen takes away what an earlier run made that ended before anybody had
-// seen the phrase.
-func forgetUnseen(ctx context.Context, h *person.Home) error {
+// seen the phrase, and brings back what that had paid.
+func (c *cli) forgetUnseen(ctx context.Context, h *person.Home) error {
 	s, err := h.Read()
 	if errors.Is(err, cloudpal.NotExist) {
 		return nil
@@ -288,7 +304,11 @@ func forgetUnseen(ctx context.Context, h *person.Home) error {
 	if err := stopDeviceAgent(ctx, h); err != nil {
 		return err
 	}
-	return destroyPals(ctx, s)
+	if err := destroyPals(ctx, s); err != nil {
+		return err
+	}
+	c.leave(ctx, h)
+	return nil
 }
 
 const phraseRows = 6
@@ -328,7 +348,7 @@ func (c *cli) upPal(ctx context.Context, h *person.Home, o upOptions, fresh bool
 	case minted != nil:
 		c.say("your pal lives on what is paid for it; %v\nhint: %s", minted, cloudpal.HintOf(minted))
 	}
-	if _, seen := terminal(c.out); fresh && o.phone != "" && (seen || c.json) {
+	if _, seen := terminal(c.out); s.Pal == nil && o.phone != "" && (seen || c.json) {
 		phone, err := agent.Add(ctx, person.AddRequest{Name: o.phone, Unconfirmed: true})
 		if err != nil {
 			return err
