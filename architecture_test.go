@@ -20,8 +20,8 @@ var mayImport = map[string]string{
 	"": "",
 
 	"center":      "center/api center/till compute/api crowd golang.org/x/time",
-	"center/api":  "ticket",
-	"center/till": "center/api mint/api ticket ticket/manifest github.com/cockroachdb/pebble/v2",
+	"center/api":  "ticket ticket/challenge",
+	"center/till": "center/api mint/api ticket ticket/challenge ticket/manifest github.com/cockroachdb/pebble/v2",
 
 	"compute":             "",
 	"compute/api":         "",
@@ -131,7 +131,7 @@ var testsMayImport = map[string]string{
 	"compute/jail":         "test/apart",
 	"compute/qemu":         "compute/guest compute/image compute/kernel test/apart test/images",
 	"cmd/vminit":           "test/apart",
-	"center":               "test/bank ticket",
+	"center":               "test/bank ticket ticket/challenge",
 	"center/till":          "test/bank",
 	"cmd/cloudpal":         "github.com/rogpeppe/go-internal test/images test/world",
 	"console":              "golang.org/x/net",
@@ -164,7 +164,7 @@ var testsMayImport = map[string]string{
 	"network/wake":         "test/apart github.com/google/nftables",
 	"pal/firewall":         "test/apart",
 	"test/center":          "center center/api center/till compute/api test/bank test/world ticket github.com/google/go-containerregistry",
-	"person":               "test/apart golang.org/x/mod golang.org/x/sys",
+	"person":               "test/apart ticket/challenge golang.org/x/mod golang.org/x/sys",
 	"person/wallet":        "mint mint/books mint/payment test/apart ticket/ledger ticket/signer golang.org/x/mod github.com/transparency-dev/formats pgregory.net/rapid",
 	"test/compute":         "compute/api compute/guest compute/meter test/images test/world github.com/google/go-containerregistry golang.org/x/sys",
 	"ticket":               "ticket/signer pgregory.net/rapid",

@@ -56,7 +56,7 @@ func (c *Center) paid(owner api.Fingerprint, wireGuard []byte) error {
 	if why != "" {
 		hint += ": " + why
 	}
-	return refuse(cloudpal.Exhausted, hint)
+	return refusal{cloudpal.Exhausted, hint, c.till.Wanted()}
 }
 
 const (

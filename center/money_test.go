@@ -1,7 +1,9 @@
 package center
 
 import (
+	"bytes"
 	"crypto/ed25519"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,6 +18,7 @@ import (
 	host "github.com/tradle/cloudpal/compute/api"
 	"github.com/tradle/cloudpal/test/bank"
 	"github.com/tradle/cloudpal/ticket"
+	"github.com/tradle/cloudpal/ticket/challenge"
 )
 
 // sells makes a center one that takes the bank's tickets.
@@ -118,6 +121,53 @@ func TestNoMoneyNoPal(t *testing.T) {
 	pay(t, c, payer)
 	if got, err := c.Wake(t.Context(), made.ID); err != nil || got.State != api.Awake {
 		t.Errorf("paid again: %+v (%v)", got, err)
+	}
+}
+
+// A refusal for want of money says by RFC 9577 which tickets would change it: those of
+// the offer, with the keys that the mint has published. One for another reason does not.
+func TestUnpaidIsChallenged(t *testing.T) {
+	t.Parallel()
+	b := bank.New(t, time.Now)
+	p := open(t, newHouse(t), t.TempDir(), func(c *Config) {
+		sells(b)(c)
+		c.Money.Terms.Classes, c.MaxOwned = []string{"paid", "free"}, 1
+	})
+	payer := bank.NewPayer(t, b)
+	p.till.Chores(t.Context())
+	c := p.as(newAccount(t))
+	create := api.CreateRequest{WireGuard: payer.Request.WireGuard}
+	var w *api.Wanted
+	if _, err := c.Create(t.Context(), create); !errors.As(err, &w) || len(w.Tickets) != 2 || w.Tickets[0] != (api.WantedTicket{Issuer: bank.Issuer, Class: ticket.Paid}) {
+		t.Errorf("unpaid: %v, wanted %+v", err, w)
+	}
+	offers, err := challenge.Offers([]string{p.till.Wanted()})
+	if err != nil || len(offers) != 2 {
+		t.Fatalf("the challenges are %+v (%v)", offers, err)
+	}
+	bought := payer.Buy(ticket.Paid, 64, ticket.EpochAt(time.Now()))
+	if challenge.Digest(offers[0].Challenge) != bought.Token.Challenge || sha256.Sum256(offers[0].Key) != bought.Token.Key {
+		t.Error("a ticket of today is no answer to the challenge")
+	}
+	if o := offers[1]; string(o.Challenge) != string(ticket.Challenge(bank.Issuer, ticket.Free)) || len(o.Key) == 0 {
+		t.Errorf("the second challenge is %+v", o)
+	}
+	if _, err := c.OpenTab(t.Context(), payer.Request); err != nil {
+		t.Fatal(err)
+	}
+	pay(t, c, payer)
+	if _, err := c.Create(t.Context(), create); err != nil {
+		t.Fatal(err)
+	}
+	payer.Anew()
+	payer.Request.WireGuard = bytes.Repeat([]byte{7}, 32)
+	if _, err := c.OpenTab(t.Context(), payer.Request); err != nil {
+		t.Fatal(err)
+	}
+	pay(t, c, payer)
+	w = nil
+	if _, err := c.Create(t.Context(), api.CreateRequest{WireGuard: payer.Request.WireGuard}); !errors.Is(err, cloudpal.Exhausted) || errors.As(err, &w) {
+		t.Errorf("one more than an account may have: %v, wanted %+v", err, w)
 	}
 }
 

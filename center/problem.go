@@ -11,11 +11,12 @@ import (
 
 // A refusal is an error that who asked may know all of.
 type refusal struct {
-	kind cloudpal.Kind
-	hint string
+	kind   cloudpal.Kind
+	hint   string
+	wanted string // WWW-Authenticate: the tickets that would change it
 }
 
-func refuse(kind cloudpal.Kind, hint string) error { return refusal{kind, hint} }
+func refuse(kind cloudpal.Kind, hint string) error { return refusal{kind: kind, hint: hint} }
 
 func (r refusal) Error() string { return string(r.kind) + ": " + r.hint }
 
@@ -34,6 +35,10 @@ func problemOf(err error) api.Problem {
 
 func fail(w http.ResponseWriter, err error) {
 	p := problemOf(err)
+	var r refusal
+	if errors.As(err, &r) && r.wanted != "" {
+		w.Header().Set("WWW-Authenticate", r.wanted)
+	}
 	w.Header().Set("Content-Type", "application/problem+json")
 	if p.Status == http.StatusTooManyRequests {
 		w.Header().Set("Retry-After", "2")

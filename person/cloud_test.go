@@ -71,6 +71,7 @@ type cloud struct {
 	calls   map[string]int
 	arrived func(call string) // is told of each request; may block
 	refuse  error             // in place of every answer
+	wanted  string            // with it, the challenges
 	hasty   bool              // it waits for no events
 	offer   *api.Signed       // where it takes money
 	tab     *api.Tab          // what it says of every tab, but for those
@@ -134,13 +135,16 @@ func (c *cloud) handler() http.Handler {
 				arrived(call)
 			}
 			c.mu.Lock()
-			v, err := any(nil), c.refuse
+			v, err, wanted := any(nil), c.refuse, c.wanted
 			if err == nil {
 				v, err = f(r)
 			}
 			c.mu.Unlock()
 			if err != nil {
 				p := api.ProblemOf(err)
+				if wanted != "" {
+					w.Header().Set("WWW-Authenticate", wanted)
+				}
 				w.WriteHeader(p.Status)
 				json.NewEncoder(w).Encode(p)
 				return

@@ -23,7 +23,7 @@ const (
 func (a *Agent) loop(ctx context.Context) {
 	after, retry := int64(0), firstRetry
 	for ctx.Err() == nil {
-		err := a.look(ctx)
+		err := a.home.explain(a.look(ctx))
 		a.note(ctx, err)
 		if err == nil {
 			after, err = a.await(ctx, after)

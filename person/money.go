@@ -112,8 +112,8 @@ func (h *Home) openWallet(s State, issuers []string, through mint.Dialer) (*wall
 	}
 	base := WalletDir(h.dir)
 	for _, name := range issuers {
-		dir := filepath.Join(base, name)
-		if _, err := os.Stat(dir); err != nil || !filepath.IsLocal(name) || strings.ContainsAny(name, `/\`) {
+		dir, ok := h.walletOf(name)
+		if !ok {
 			continue
 		}
 		seed, err := wallet.ReadSeed(base)
@@ -124,6 +124,17 @@ func (h *Home) openWallet(s State, issuers []string, through mint.Dialer) (*wall
 	}
 	return nil, cloudpal.E("pay the center", cloudpal.Missing, fmt.Errorf("%w of %s", errNoWallet, strings.Join(issuers, " or "))).
 		WithHint("buy some, with the file that the mint gives away: cloudpal wallet buy --mint FILE")
+}
+
+// walletOf returns where the wallet of a mint is, if there is one. The name may be
+// anybody's.
+func (h *Home) walletOf(mint string) (dir string, ok bool) {
+	dir = filepath.Join(WalletDir(h.dir), mint)
+	if !filepath.IsLocal(mint) || mint == "." || strings.ContainsAny(mint, `/\`) {
+		return "", false
+	}
+	info, err := os.Stat(dir)
+	return dir, err == nil && info.IsDir()
 }
 
 // openWallet opens a wallet that asks its mint through a dialer.
@@ -190,6 +201,27 @@ func (g *Grant) explain(err error) error {
 		return err
 	}
 	return cloudpal.E("have tickets of your own mint", "", err).WithHint("bring it back: sudo cloudpal up")
+}
+
+// explain says of a center's refusal for want of money what to do. Which tickets it takes
+// is the center's word alone, so nothing is asked of a mint that it names: one counts if
+// there is a wallet of it, which was made with a file that the person was given.
+func (h *Home) explain(err error) error {
+	var w *api.Wanted
+	if !errors.As(err, &w) {
+		return err
+	}
+	hint := "it takes tickets of " + strings.Join(w.Issuers(), " or ") + "; if you trust that mint, buy some with the mint.json that it gives away: cloudpal wallet buy --mint FILE"
+	for _, name := range w.Issuers() {
+		if _, ok := h.walletOf(name); ok {
+			hint = "do that: cloudpal wallet pay; with more tickets, where you have too few: cloudpal wallet buy --mint " + name
+			break
+		}
+	}
+	if says := cloudpal.HintOf(err); says != "" {
+		hint = says + "; " + hint
+	}
+	return cloudpal.E("", "", err).WithHint(hint)
 }
 
 // fund sees to it that the pal is paid, where its center takes money, and keeps what

@@ -16,6 +16,7 @@ import (
 	"github.com/tradle/cloudpal/center/api"
 	"github.com/tradle/cloudpal/person/wallet"
 	"github.com/tradle/cloudpal/ticket"
+	"github.com/tradle/cloudpal/ticket/challenge"
 	"github.com/tradle/cloudpal/ticket/manifest"
 )
 
@@ -106,6 +107,32 @@ func TestUpWithoutMoney(t *testing.T) {
 	b, err := w.Balance()
 	if err != nil || len(b.Purchases) != 1 {
 		t.Errorf("there are purchases %+v (%v)", b.Purchases, err)
+	}
+}
+
+// A center that is to be paid first says whose tickets it takes. The person is told, and
+// what they can do; no mint is asked that they have no wallet of.
+func TestRefusedForMoney(t *testing.T) {
+	c := newCloud(t)
+	d := c.newDevice()
+	d.up()
+	c.do(func() {
+		c.refuse = cloudpal.Exhausted
+		c.wanted = challenge.Format(
+			challenge.Offer{Challenge: ticket.Challenge("mint.example", ticket.Paid)},
+			challenge.Offer{Challenge: ticket.Challenge("../other.example", ticket.Paid)},
+		)
+	})
+	err := d.Up(t.Context(), UpRequest{}, func(Step) {})
+	if !errors.Is(err, cloudpal.Exhausted) || !strings.HasSuffix(err.Error(), "it takes tickets of mint.example") || !strings.Contains(cloudpal.HintOf(err), "cloudpal wallet buy --mint FILE") {
+		t.Errorf("without a wallet: %v, hint %q", err, cloudpal.HintOf(err))
+	}
+	if err := os.MkdirAll(filepath.Join(WalletDir(d.home.Dir()), "mint.example"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	err = d.Up(t.Context(), UpRequest{}, func(Step) {})
+	if !errors.Is(err, cloudpal.Exhausted) || !strings.Contains(cloudpal.HintOf(err), "cloudpal wallet pay") || !strings.Contains(cloudpal.HintOf(err), "--mint mint.example") {
+		t.Errorf("with a wallet: %v, hint %q", err, cloudpal.HintOf(err))
 	}
 }
 

@@ -184,7 +184,7 @@ func (a *Agent) serveUp(w http.ResponseWriter, r *http.Request) {
 		out.Encode(s)
 		flush()
 	})
-	out.Encode(end{End: true, Error: problemOf(err)})
+	out.Encode(end{End: true, Error: problemOf(a.home.explain(err))})
 }
 
 // ErrNoAgent is in the trail of the error that says that no agent runs.

@@ -16,8 +16,9 @@
 //	GET    /v1/pals/{id}/events[?after=N][&wait=30s]  []Event, those after number N; waits so long for one
 //
 // A center that takes money has these besides, and answers what costs it
-// something for a pal without any with cloudpal.Exhausted. The money of a pal
-// is a tab, which is paid with tickets (package ticket):
+// something for a pal without any with cloudpal.Exhausted, and with challenges (RFC
+// 9577) that name the tickets which it takes. The money of a pal is a tab, which is
+// paid with tickets (package ticket):
 //
 //	GET    /v1/offer                           Signed Offer; needs no account
 //	GET    /v1/tabs                            []Tab

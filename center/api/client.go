@@ -293,5 +293,9 @@ func refused(op string, resp *http.Response) error {
 		return cloudpal.E(op, cloudpal.Other, fmt.Errorf("it answered %d", resp.StatusCode)).
 			WithHint("is it a center, and of the same version?")
 	}
-	return cloudpal.E(op, "", p.Err())
+	e := p.Err()
+	if w := wanted(resp.Header); w != nil && resp.StatusCode == http.StatusPaymentRequired {
+		e.Err = fmt.Errorf("%w: %w", e.Err, w)
+	}
+	return cloudpal.E(op, "", e)
 }

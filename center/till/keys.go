@@ -157,6 +157,19 @@ func (k *keyring) look(id ticket.KeyID) (known, bool) {
 	return key, ok
 }
 
+// present returns an issuer's key of a class, denomination and epoch, or nil where it is
+// not known.
+func (k *keyring) present(issuer string, c ticket.Class, d ticket.Denomination, e ticket.Epoch) *ticket.Key {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, key := range k.known {
+		if key.issuer.Trust.Issuer == issuer && key.Class == c && key.Denomination == d && key.Epoch == e {
+			return key.Key
+		}
+	}
+	return nil
+}
+
 // clockSlack is how far the center's clock and a mint's may be apart.
 const clockSlack = 10 * time.Minute
 
