@@ -175,7 +175,7 @@ var testsMayImport = map[string]string{
 	"test/core":            "compute/api compute/guest identity network/overlay test/images test/world github.com/google/go-containerregistry",
 	"test/data":            "data/corestore data/hyperbee data/hypercore data/hyperdrive data/manifest data/merkle data/protocol data/protomux data/secretstream data/storage",
 	"test/simulation":      "center/api center/till mint mint/api mint/books mint/payment mint/payment/voucher person/wallet ticket ticket/ledger ticket/manifest ticket/signer github.com/transparency-dev/formats golang.org/x/mod",
-	"test/tickets":         "center/api center/till identity mint mint/api mint/books mint/keylog mint/payment mint/payment/voucher person/wallet test/bank ticket ticket/ledger ticket/manifest ticket/signer golang.org/x/mod",
+	"test/tickets":         "center/api center/till identity mint mint/api mint/audit mint/books mint/keylog mint/payment mint/payment/voucher person/wallet test/bank ticket ticket/ledger ticket/manifest ticket/signer golang.org/x/mod",
 	"test/images":          "compute/image golang.org/x/sys",
 	"test/nested":          "compute/api compute/kernel test/images test/world golang.org/x/sys",
 	"test/network":         "center/api compute/api test/world golang.org/x/sys",

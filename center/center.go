@@ -124,7 +124,7 @@ func New(ctx context.Context, cfg Config) (*Center, error) {
 		return nil, cloudpal.E("open the center's state", "", err)
 	}
 	var err error
-	if c.key, err = loadKey(filepath.Join(cfg.Dir, "key.pem")); err != nil {
+	if c.key, err = loadKey(filepath.Join(cfg.Dir, keyName)); err != nil {
 		return nil, cloudpal.E("read the center's key", "", err)
 	}
 	cert, err := api.Certificate(c.key)

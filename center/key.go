@@ -8,22 +8,40 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path/filepath"
 
 	"github.com/tradle/cloudpal"
 )
 
-const pemType = "PRIVATE KEY" // PKCS #8 (RFC 5208)
+const (
+	pemType = "PRIVATE KEY" // PKCS #8 (RFC 5208)
+	keyName = "key.pem"     // the center's, in its directory
+)
 
 // maxKeyFile bounds a key's file in bytes.
 const maxKeyFile = 4 << 10
 
-// loadKey reads the center's key, and makes one where there is no file. Who
-// has it can pass for the center; pals and their data it does not open.
+// ReadKey returns the key by which the center of a directory is known. Who has it can
+// pass for the center; pals and their data it does not open.
+func ReadKey(dir string) (ed25519.PrivateKey, error) {
+	key, err := readKey(filepath.Join(dir, keyName))
+	if err != nil {
+		return nil, cloudpal.E("read the center's key", "", err)
+	}
+	return key, nil
+}
+
+// loadKey reads a key, and makes one where there is no file.
 func loadKey(path string) (ed25519.PrivateKey, error) {
-	data, err := readSmall(path, maxKeyFile)
+	key, err := readKey(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return makeKey(path)
 	}
+	return key, err
+}
+
+func readKey(path string) (ed25519.PrivateKey, error) {
+	data, err := readSmall(path, maxKeyFile)
 	if err != nil {
 		return nil, err
 	}

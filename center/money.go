@@ -202,6 +202,9 @@ func told(err error) error {
 
 var errNoTab = refuse(cloudpal.NotExist, "the account's tabs are listed at /v1/tabs")
 
+// maxReceipts bounds a page of them: it is below what a client reads.
+const maxReceipts = 1000
+
 // serveTabs adds what a center that takes money answers besides.
 func (c *Center) serveTabs(owned func(string, func(call) error), handle func(string, func(call) error)) {
 	onTab := func(pattern string, answer func(call, api.TabID) (any, error)) {
@@ -217,6 +220,18 @@ func (c *Center) serveTabs(owned func(string, func(call) error), handle func(str
 			return q.reply(v)
 		})
 	}
+	handle("GET /v1/receipts", func(q call) error {
+		// Who has that key can sign as the center anyway, so no account is to be made
+		// for its operator, nor to be lost.
+		if !q.who.Equal(c.Key()) {
+			return refuse(cloudpal.Denied, "only who runs the center is told")
+		}
+		v, err := c.till.Receipts(q.URL.Query().Get("after"), maxReceipts)
+		if err != nil {
+			return told(err)
+		}
+		return q.reply(v)
+	})
 	handle("GET /v1/offer", func(q call) error { return q.reply(c.till.Offer()) })
 	owned("GET /v1/tabs", func(q call) error { return q.reply(c.till.Tabs(q.who)) })
 	owned("POST /v1/tabs", func(q call) error {

@@ -7,7 +7,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -168,6 +170,42 @@ func TestUnpaidIsChallenged(t *testing.T) {
 	w = nil
 	if _, err := c.Create(t.Context(), api.CreateRequest{WireGuard: payer.Request.WireGuard}); !errors.Is(err, cloudpal.Exhausted) || errors.As(err, &w) {
 		t.Errorf("one more than an account may have: %v, wanted %+v", err, w)
+	}
+}
+
+// The mints' receipts are for who has the center's own key, and nobody else.
+func TestReceiptsAreTheOperators(t *testing.T) {
+	t.Parallel()
+	b := bank.New(t, time.Now)
+	dir := t.TempDir()
+	p := open(t, newHouse(t), dir, sells(b))
+	payer, account := bank.NewPayer(t, b), newAccount(t)
+	c := p.as(account)
+	if _, err := c.OpenTab(t.Context(), payer.Request); err != nil {
+		t.Fatal(err)
+	}
+	pay(t, c, payer)
+	key, err := ReadKey(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := p.as(key).Receipts(t.Context(), ""); err != nil || len(got.Receipts) != 1 || got.Receipts[0].Issuer != bank.Issuer {
+		t.Errorf("the operator has %+v (%v)", got, err)
+	}
+	for what, who := range map[string]ed25519.PrivateKey{"a stranger": nil, "who paid": account} {
+		if _, err := p.as(who).Receipts(t.Context(), ""); !errors.Is(err, cloudpal.Denied) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if _, err := p.as(key).Receipts(t.Context(), "nonsense"); !errors.Is(err, cloudpal.Invalid) {
+		t.Errorf("after nonsense: %v", err)
+	}
+	none := t.TempDir()
+	if _, err := ReadKey(none); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("where there is no center: %v", err)
+	}
+	if list, err := os.ReadDir(none); err != nil || len(list) > 0 {
+		t.Errorf("looking for a key made %v (%v)", list, err)
 	}
 }
 

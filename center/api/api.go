@@ -21,6 +21,7 @@
 // paid with tickets (package ticket):
 //
 //	GET    /v1/offer                           Signed Offer; needs no account
+//	GET    /v1/receipts[?after=NEXT]           Receipts; to the center's own key alone
 //	GET    /v1/tabs                            []Tab
 //	POST   /v1/tabs                            TabRequest -> Tab
 //	GET    /v1/tabs/{tab}                      Tab

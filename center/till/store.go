@@ -166,6 +166,32 @@ func (s *store) below(head []byte, visit func(key, value []byte) error) error {
 	return i.Close()
 }
 
+// after visits the rows of a kind whose keys come after one, without their kind, until
+// visit has had enough; keys and values are lent.
+func (s *store) after(kind byte, key []byte, visit func(key, value []byte) (more bool, err error)) error {
+	const op = "read the till's database"
+	low := append([]byte{kind}, key...)
+	if len(key) > 0 {
+		low = append(low, 0) // the least that comes after it
+	}
+	i, err := s.db.NewIter(&pebble.IterOptions{LowerBound: low, UpperBound: []byte{kind + 1}})
+	if err != nil {
+		return cloudpal.E(op, kindOf(err), err)
+	}
+	more := i.First()
+	for more {
+		value, err := i.ValueAndErr()
+		if err == nil {
+			more, err = visit(i.Key()[1:], value)
+		}
+		if err != nil {
+			return errors.Join(cloudpal.E(op, cloudpal.Corrupt, err), i.Close())
+		}
+		more = more && i.Next()
+	}
+	return i.Close()
+}
+
 // A batch is written whole or not at all.
 type batch struct {
 	b   *pebble.Batch

@@ -2,8 +2,10 @@ package till
 
 import (
 	"crypto/ed25519"
+	"encoding/json"
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -373,6 +375,49 @@ func TestDueIsAheadUntilItIsTaken(t *testing.T) {
 	s.Deposit(t.Context())
 	if v := s.look(p); v.Paid != 2*64 || v.Ahead != 0 {
 		t.Errorf("when it is taken it is %+v", v)
+	}
+}
+
+// Of all that was deposited the operator has the mints' receipts, page by page, also
+// when it is used up and its tab is closed; what is not deposited has none.
+func TestReceipts(t *testing.T) {
+	t.Parallel()
+	b := newBank(t)
+	s, p := newShop(t, b), bank.NewPayer(t, b.Bank)
+	s.tab(p)
+	for range 3 {
+		s.pay(p, p.Pays(s.Offer(), p.Buy(ticket.Paid, 64, 82), time.Time{}))
+	}
+	s.pay(p, p.Pays(s.Offer(), p.Buy(ticket.Paid, 64, 82), start.Add(48*time.Hour)))
+	b.Add(10 * time.Minute)
+	s.Deposit(t.Context())
+	s.works(p, Use{}, 25*time.Hour)
+	s.agree(p)
+	s.closeTab(p)
+	s.again()
+	serials := map[string]bool{}
+	pages, after := 0, ""
+	for first := true; first || after != ""; first = false {
+		page, err := s.Receipts(after, 2)
+		if err != nil || len(page.Receipts) > 2 {
+			t.Fatalf("after %q: %d receipts, %v", after, len(page.Receipts), err)
+		}
+		for _, r := range page.Receipts {
+			var signed mint.Receipt
+			if err := json.Unmarshal(r.Signed, &signed); err != nil || r.Issuer != bank.Issuer || signed.Verify(s.keys.receipt(r.Issuer, signed.Epoch)) != nil {
+				t.Errorf("a receipt of %s: %+v (%v)", r.Issuer, signed, err)
+			}
+			serials[string(signed.Serial)] = true
+		}
+		pages, after = pages+1, page.Next
+	}
+	if got := b.Deposited(); len(serials) != 3 || got != 3*64 || pages != 3 {
+		t.Errorf("there are %d receipts on %d pages, of %d units", len(serials), pages, got)
+	}
+	for _, after := range []string{"nonsense", "00", strings.Repeat("0", 82)} {
+		if _, err := s.Receipts(after, 2); !errors.Is(err, cloudpal.Invalid) {
+			t.Errorf("after %q: %v", after, err)
+		}
 	}
 }
 

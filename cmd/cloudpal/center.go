@@ -60,7 +60,8 @@ func (c *cli) center() *cobra.Command {
   cloudpal center --advertise 203.0.113.5 --max-pals 2000 --nap-memory 16G
   cloudpal center --tickets mint.json --tariff tariff.json
   cloudpal center --prefix6 2001:db8:1:2::/64 --seal 24h
-  cloudpal center status`,
+  cloudpal center status
+  cloudpal center receipts`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				return usage{unknown(cmd, args[0])}
@@ -89,7 +90,7 @@ func (c *cli) center() *cobra.Command {
 	for _, name := range []string{"listen", "advertise", "udp-ports", "idle", "seal", "max-pals", "max-owned", "pal-memory", "pal-disk"} {
 		c.offerFlag(cmd, name, words())
 	}
-	cmd.AddCommand(c.centerStatus())
+	cmd.AddCommand(c.centerStatus(), c.centerReceipts())
 	return cmd
 }
 

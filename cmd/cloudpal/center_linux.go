@@ -87,7 +87,7 @@ func (c *cli) runOn(ctx context.Context, o centerOptions, listeners []net.Listen
 	// What finding its pals again took would be kept for as long as it is idle:
 	// with thousands of them, as much as they take.
 	debug.FreeOSMemory()
-	n := notice{PID: os.Getpid(), Addresses: ctr.Addresses(reached(o, listeners, addrs()))}
+	n := notice{PID: os.Getpid(), Addresses: ctr.Addresses(reached(o, listeners, addrs())), Here: here(listeners[0])}
 	file := filepath.Join(o.host.run, noticeName)
 	defer os.Remove(file)
 	err = c.announce(file, n)
@@ -111,6 +111,16 @@ func reached(o centerOptions, listeners []net.Listener, all []netip.Addr) (list 
 		}
 	}
 	return list
+}
+
+// here is where this machine itself reaches a listener, whatever it is behind. One on all
+// addresses is also on IPv4's.
+func here(l net.Listener) netip.AddrPort {
+	at := l.Addr().(*net.TCPAddr).AddrPort()
+	if at.Addr().IsUnspecified() {
+		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), at.Port())
+	}
+	return netip.AddrPortFrom(at.Addr().Unmap(), at.Port())
 }
 
 // announce says, where others look, that the center answers.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"text/tabwriter"
@@ -28,6 +29,7 @@ type notice struct {
 	PID       int                 `json:"pid"`
 	Address   centerapi.Address   `json:"address"`
 	Addresses []centerapi.Address `json:"addresses"` // all, Address first
+	Here      netip.AddrPort      `json:"here"`      // where it is reached from this machine
 }
 
 // noticeName is the notice's name in the run directory.

@@ -119,13 +119,36 @@ func (b *bank) voucher(pack string) string {
 	return file
 }
 
-// owed is what the mint owes to all centers.
-func (b *bank) owed() (units int64) {
+// owed is what the mint owes to all centers, and of what was deposited.
+func (b *bank) owed() (units, deposited int64) {
 	b.t.Helper()
-	var all []struct{ Owed int64 }
+	var all []struct{ Owed, Deposited int64 }
 	decode(b.t, b.run("mint", "payouts", "--folder", b.folder, "--json"), &all)
 	for _, c := range all {
-		units += c.Owed
+		units, deposited = units+c.Owed, deposited+c.Deposited
+	}
+	return units, deposited
+}
+
+// audit has the operator of a center look, with what that has of its own, whether the
+// mint counts its deposits, and returns what they are worth.
+func (b *bank) audit(center *world.World) (units int64) {
+	b.t.Helper()
+	receipts, err := center.Command(b.bin, "center", "receipts", "--json", "--socket", center.Socket()).Output()
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	var own struct{ Receipts []struct{ Amount int64 } }
+	decode(b.t, receipts, &own)
+	for _, r := range own.Receipts {
+		units += r.Amount
+	}
+	file := filepath.Join(b.t.TempDir(), "receipts.json")
+	if err := os.WriteFile(file, receipts, 0o600); err != nil {
+		b.t.Fatal(err)
+	}
+	if out := b.run("mint", "audit", b.trust, "--own", file); !strings.Contains(string(out), "nothing is wrong") {
+		b.t.Errorf("the audit says %s", out)
 	}
 	return units
 }
@@ -202,8 +225,9 @@ func TestPayARemoteCenter(t *testing.T) {
 	}
 	l.Cloudpal("wallet", "close", tabs[0].ID, "--now")
 	naps(t, center.API, vm, events[len(events)-1].N)
-	if got, owed := purse(t, l), b.owed(); got+owed != week || owed <= 64 || owed > 3*64 {
-		t.Errorf("of %d units %d are back, and the mint owes %d", week, got, owed)
+	got := purse(t, l)
+	if owed, deposited := b.owed(); got+owed != week || owed <= 64 || owed > 3*64 || b.audit(center) != deposited {
+		t.Errorf("of %d units %d are back, and the mint owes %d of %d", week, got, owed, deposited)
 	}
 
 	// They leave for another center, with the same wallet.
@@ -215,7 +239,8 @@ func TestPayARemoteCenter(t *testing.T) {
 	}
 	l.Cloudpal("destroy", "--yes")
 	l.Cloudpal("wallet", "sync", "--now")
-	if got, owed := purse(t, l), b.owed(); got+owed != week {
+	got = purse(t, l)
+	if owed, _ := b.owed(); got+owed != week {
 		t.Errorf("of %d units there are %d, and the mint owes %d", week, got, owed)
 	}
 }

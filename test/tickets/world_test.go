@@ -44,7 +44,8 @@ type world struct {
 	trust    *manifest.Trust
 	server   *httptest.Server
 	vouchers *voucher.Vouchers
-	down     atomic.Bool // nobody reaches the mint
+	receipts ed25519.PrivateKey // that the mint signs its word with
+	down     atomic.Bool        // nobody reaches the mint
 }
 
 // account is the secret of one that has a pack of free tickets.
@@ -72,11 +73,11 @@ func newWorld(t *testing.T) *world {
 	w.must(err)
 	t.Cleanup(log.Close)
 
-	_, receipts, err := ed25519.GenerateKey(rand.Reader)
+	_, w.receipts, err = ed25519.GenerateKey(rand.Reader)
 	w.must(err)
 	press := press{}
 	e := ticket.EpochAt(now)
-	m, err := manifest.New(issuer, e, receipts.Public().(ed25519.PublicKey), press.fill(w, e))
+	m, err := manifest.New(issuer, e, w.receipts.Public().(ed25519.PublicKey), press.fill(w, e))
 	w.must(err)
 	entry, err := m.Sign(rootSigner)
 	w.must(err)
@@ -92,7 +93,7 @@ func newWorld(t *testing.T) *world {
 	w.must(err)
 	service, err := mint.New(mint.Config{
 		Issuer: issuer, Books: b, Ledger: spent, Signer: press, Log: shown{log, w}, Now: w.Now,
-		Receipt: func(ticket.Epoch) (ed25519.PrivateKey, error) { return receipts, nil },
+		Receipt: func(ticket.Epoch) (ed25519.PrivateKey, error) { return w.receipts, nil },
 		Methods: map[string]mint.Method{"voucher": {Method: w.vouchers, Class: ticket.Paid}},
 		Packs:   []mintapi.Pack{{Name: "days", Tickets: []ticket.Denomination{64, 64, 64}, Price: 300, Code: "EUR"}},
 		Logger:  slog.New(slog.NewTextHandler(t.Output(), nil)),
