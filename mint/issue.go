@@ -109,7 +109,7 @@ func (m *Mint) Swap(ctx context.Context, r api.SwapRequest) (api.Signatures, err
 	if done {
 		return m.sign(ctx, outputs)
 	}
-	inputs, err := m.inputs(ctx, r.Inputs, contract)
+	inputs, err := m.inputs(ctx, r, contract)
 	if err != nil {
 		return api.Signatures{}, err
 	}
@@ -130,14 +130,20 @@ func (m *Mint) Swap(ctx context.Context, r api.SwapRequest) (api.Signatures, err
 }
 
 // inputs reads tickets and checks that their owners spend them for the contract.
-func (m *Mint) inputs(ctx context.Context, sent [][]byte, c ticket.Contract) ([]input, error) {
-	if len(sent) == 0 || len(sent) > api.MaxInputs {
-		return nil, refuse(cloudpal.Invalid, "send 1 to 100 tickets")
+func (m *Mint) inputs(ctx context.Context, r api.SwapRequest, c ticket.Contract) ([]input, error) {
+	if len(r.Inputs) == 0 || len(r.Inputs) > api.MaxInputs || len(r.Seeds) > 0 && len(r.Seeds) != len(r.Inputs) {
+		return nil, refuse(cloudpal.Invalid, "send 1 to 100 tickets, and a seed for each or none at all")
 	}
 	var list []input
 	seen := map[ticket.Serial]bool{}
-	for _, b := range sent {
-		i, err := m.input(ctx, b, c)
+	for n, b := range r.Inputs {
+		take := m.input
+		if len(r.Seeds) > 0 && len(r.Seeds[n]) > 0 {
+			take = func(ctx context.Context, b []byte, c ticket.Contract) (input, error) {
+				return m.recouped(ctx, b, r.Seeds[n], c)
+			}
+		}
+		i, err := take(ctx, b, c)
 		if err != nil {
 			return nil, err
 		}
@@ -152,11 +158,16 @@ func (m *Mint) inputs(ctx context.Context, sent [][]byte, c ticket.Contract) ([]
 }
 
 func (m *Mint) input(ctx context.Context, sent []byte, c ticket.Contract) (input, error) {
+	return m.verified(sent, c, func(id ticket.KeyID) (*ticket.Key, error) { return m.key(ctx, id) })
+}
+
+// verified reads a ticket, and checks it against a key of the mint's.
+func (m *Mint) verified(sent []byte, c ticket.Contract, key func(ticket.KeyID) (*ticket.Key, error)) (input, error) {
 	s, err := ticket.ParseSpend(sent)
 	if err != nil {
 		return input{}, refuse(cloudpal.Invalid, "what was sent is no payment with a ticket")
 	}
-	k, err := m.key(ctx, s.Token.Key)
+	k, err := key(s.Token.Key)
 	if err != nil {
 		return input{}, err
 	}
@@ -164,6 +175,28 @@ func (m *Mint) input(ctx context.Context, sent []byte, c ticket.Contract) (input
 		return input{}, refuse(cloudpal.KindOf(err), "the ticket is not this mint's, or its owner did not spend it for this")
 	}
 	return input{s, k}, nil
+}
+
+// recouped takes a ticket of a key that is revoked, since it was stolen, if its owner
+// shows that the mint has signed it: who stole the key makes tickets that verify, and no
+// message of which they follow that is in the books.
+func (m *Mint) recouped(ctx context.Context, sent, seed []byte, c ticket.Contract) (input, error) {
+	if len(seed) != len(ticket.BlindSeed{}) {
+		return input{}, refuse(cloudpal.Invalid, "a seed has 32 bytes")
+	}
+	i, err := m.verified(sent, c, func(id ticket.KeyID) (*ticket.Key, error) { return m.revokedKey(ctx, id) })
+	if err != nil {
+		return i, err
+	}
+	o, err := ticket.OutputOf(i.key, i.spend.Token, ticket.BlindSeed(seed))
+	if err != nil {
+		return i, refuse(cloudpal.Invalid, "nothing is blinded with that seed")
+	}
+	was, err := m.Books.Signed(ctx, []books.Output{{Key: i.key, Hash: api.BlindedHash(o)}})
+	if err == nil && !was[0] {
+		err = refuse(cloudpal.Denied, "the ticket's key is revoked, and it is not among those that the mint has signed")
+	}
+	return i, err
 }
 
 // swappable checks all that can be known before a ticket is bound.

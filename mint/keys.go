@@ -37,7 +37,7 @@ func (m *Mint) read(ctx context.Context, atLeast time.Duration) error {
 	if fresh {
 		return nil
 	}
-	keys, bundles := map[ticket.KeyID]*ticket.Key{}, map[ticket.Epoch]shown{}
+	keys, revoked, bundles := map[ticket.KeyID]*ticket.Key{}, map[ticket.KeyID]*ticket.Key{}, map[ticket.Epoch]shown{}
 	now := ticket.EpochAt(m.Now())
 	for e := now - min(now, epochsBack); e <= now+1; e++ {
 		list, bundle, err := m.Log.Epoch(ctx, e)
@@ -51,10 +51,15 @@ func (m *Mint) read(ctx context.Context, atLeast time.Duration) error {
 		for _, k := range list.Keys() {
 			keys[k.ID()] = k
 		}
+		for _, k := range list.All() {
+			if keys[k.ID()] == nil {
+				revoked[k.ID()] = k
+			}
+		}
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.keys, m.shown, m.asked = keys, bundles, time.Now()
+	m.keys, m.revoked, m.shown, m.asked = keys, revoked, bundles, time.Now()
 	return nil
 }
 
@@ -70,6 +75,19 @@ func (m *Mint) key(ctx context.Context, id ticket.KeyID) (*ticket.Key, error) {
 		if k != nil {
 			return k, nil
 		}
+	}
+	return nil, refuse(cloudpal.Invalid, "no such key is in use: fetch the mint's manifest anew")
+}
+
+// revokedKey returns one of the mint's keys that is revoked.
+func (m *Mint) revokedKey(ctx context.Context, id ticket.KeyID) (*ticket.Key, error) {
+	if _, err := m.key(ctx, id); err == nil {
+		return nil, refuse(cloudpal.Invalid, "the ticket's key is good: send no seed, which says who you are")
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if k := m.revoked[id]; k != nil {
+		return k, nil
 	}
 	return nil, refuse(cloudpal.Invalid, "no such key is in use: fetch the mint's manifest anew")
 }

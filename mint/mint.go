@@ -74,12 +74,13 @@ type Mint struct {
 	Config
 	gate *gate
 
-	mu    sync.Mutex
-	keys  map[ticket.KeyID]*ticket.Key
-	shown map[ticket.Epoch]shown
-	asked time.Time // when the log was last read
-	final map[root]hashes
-	polls map[string]time.Time // when a quote's payment was last asked for
+	mu      sync.Mutex
+	keys    map[ticket.KeyID]*ticket.Key
+	revoked map[ticket.KeyID]*ticket.Key
+	shown   map[ticket.Epoch]shown
+	asked   time.Time // when the log was last read
+	final   map[root]hashes
+	polls   map[string]time.Time // when a quote's payment was last asked for
 
 	reading sync.Mutex // held while the log is read
 

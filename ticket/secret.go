@@ -36,7 +36,7 @@ const maxBranch = 255
 // A Secret is one ticket before it is signed: its key and what blinds it.
 type Secret struct {
 	key   ed25519.PrivateKey
-	blind [32]byte // what salt and blinding factor are drawn from
+	blind BlindSeed
 	of    *Key
 	token Token
 }
@@ -56,7 +56,7 @@ func Derive(seed Seed, branch Branch, issuer string, k *Key, n uint64) (Secret, 
 		return Secret{}, err
 	}
 	defer clear(keys)
-	s := Secret{key: ed25519.NewKeyFromSeed(keys[:32]), of: k, blind: [32]byte(keys[32:])}
+	s := Secret{key: ed25519.NewKeyFromSeed(keys[:32]), of: k, blind: BlindSeed(keys[32:])}
 	s.token = Token{
 		Nonce:     SerialOf(s.key.Public().(ed25519.PublicKey)),
 		Challenge: ChallengeDigest(issuer, k.Class), Key: k.id,
@@ -87,15 +87,47 @@ func (s Secret) Output() (Output, error) {
 
 // blinded is a pure function of s, so that no state needs to be kept between Output
 // and Finish.
-func (s Secret) blinded() ([]byte, blindrsa.State, error) {
+func (s Secret) blinded() ([]byte, blindrsa.State, error) { return blind(s.of, s.token, s.blind) }
+
+func blind(k *Key, t Token, seed BlindSeed) ([]byte, blindrsa.State, error) {
 	stream := sha3.NewSHAKE256()
 	stream.Write([]byte("cloudpal ticket blind v1"))
-	stream.Write(s.blind[:])
-	blinded, state, err := s.of.client.Blind(io.Reader(stream), s.token.appendInput(nil))
+	stream.Write(seed[:])
+	blinded, state, err := k.client.Blind(io.Reader(stream), t.appendInput(nil))
 	if err != nil {
 		return nil, state, cloudpal.E("blind a ticket", cloudpal.Invalid, err)
 	}
 	return blinded, state, nil
+}
+
+// A BlindSeed is what a ticket's salt and blinding factor are drawn from. Who shows it
+// shows which blind message became the ticket, and so who had that signed.
+//
+// Nobody else can show one that fits, not even who has the mint's private key. That
+// finds a blinding factor between any ticket and any message that was signed; it does
+// not find a seed that SHAKE256 draws that factor from.
+type BlindSeed [32]byte
+
+// String hides the seed.
+func (BlindSeed) String() string { return "blind seed" }
+
+// GoString hides it likewise.
+func (BlindSeed) GoString() string { return "ticket.BlindSeed{…}" }
+
+// BlindSeed returns the secret's, for a wallet to keep.
+func (s Secret) BlindSeed() BlindSeed { return s.blind }
+
+// OutputOf returns the output that became a token of a key, as its seed has it: the
+// mint looks whether it has signed that.
+func OutputOf(k *Key, t Token, seed BlindSeed) (Output, error) {
+	if t.Key != k.id {
+		return Output{}, cloudpal.E("blind a ticket", cloudpal.Invalid, errors.New("it is of another key"))
+	}
+	blinded, _, err := blind(k, t, seed)
+	if err != nil {
+		return Output{}, err
+	}
+	return Output{Key: k.id, Blinded: [BlindSize]byte(blinded)}, nil
 }
 
 // Finish makes a ticket of the mint's blind signature. It refuses one that is not by

@@ -74,6 +74,9 @@ func printPending(out io.Writer, b wallet.Balance) {
 	if b.Moving > 0 {
 		fmt.Fprintf(out, "being changed: %s; \"cloudpal wallet sync\" goes on\n", formatUnits(b.Moving))
 	}
+	if b.Revoked > 0 {
+		fmt.Fprintf(out, "to be changed for good ones: %s, whose key the mint has revoked. \"cloudpal wallet sync\" does it, and costs privacy: it shows the mint which of its purchases these were\n", formatUnits(b.Revoked))
+	}
 	for _, t := range b.Tabs {
 		fmt.Fprintf(out, "tab %s at %s: paid %d, used %d, ahead %d%s\n", t.ID, plain(orDash(t.Address)), t.Paid, t.Used, t.Ahead, tabState(t))
 	}

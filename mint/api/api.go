@@ -147,6 +147,10 @@ type IssueRequest struct {
 type SwapRequest struct {
 	Inputs  [][]byte `json:"inputs"`
 	Outputs []Output `json:"outputs"` // under keys of the epoch that issues now
+	// Seeds has, where a key is revoked, a ticket.BlindSeed for each input of it, and
+	// nothing for the others: it shows that the mint has signed that ticket. It shows,
+	// too, what was signed together with it, and for whom.
+	Seeds [][]byte `json:"seeds,omitempty"`
 }
 
 // A DepositRequest is a ticket.PayContract and the ticket.Spend for it.

@@ -161,7 +161,13 @@ func (c *Client) Issue(ctx context.Context, quote string, outputs []ticket.Outpu
 // Swap changes tickets. Each input is spent for the SwapContract of outputs. An error
 // with *Spent in its trail says which was spent before.
 func (c *Client) Swap(ctx context.Context, inputs []ticket.Spend, outputs []ticket.Output) ([][]byte, error) {
-	r := SwapRequest{Outputs: Outputs(outputs)}
+	return c.Recoup(ctx, inputs, nil, outputs)
+}
+
+// Recoup is Swap for tickets of which some are of a key that was revoked, with what shows
+// that those are the mint's own: see SwapRequest.
+func (c *Client) Recoup(ctx context.Context, inputs []ticket.Spend, seeds [][]byte, outputs []ticket.Output) ([][]byte, error) {
+	r := SwapRequest{Outputs: Outputs(outputs), Seeds: seeds}
 	for i := range inputs {
 		r.Inputs = append(r.Inputs, inputs[i].Append(nil))
 	}

@@ -48,9 +48,14 @@ type coin struct {
 	Ready        time.Time // before it, it rests; in whole seconds
 	secret       [32]byte  // ticket.Ticket.KeySeed
 	token        ticket.Token
+	seed         ticket.BlindSeed // zero where it is not known: of another's, or of a wallet of before it was kept
 }
 
-const coinSize = 1 + 4 + 4 + 1 + 8 + 32 + ticket.TokenSize
+// The sizes of a coin: with its seed, and as it was written before that was kept.
+const (
+	coinSize     = seedlessSize + len(ticket.BlindSeed{})
+	seedlessSize = 1 + 4 + 4 + 1 + 8 + 32 + ticket.TokenSize
+)
 
 func newCoin(t ticket.Ticket, k *ticket.Key, o Origin, ready time.Time) coin {
 	return coin{
@@ -78,13 +83,15 @@ func (c *coin) append(b []byte) []byte {
 	b = append(b, byte(c.Origin))
 	b = binary.BigEndian.AppendUint64(b, uint64(c.Ready.Unix()))
 	b = append(b, c.secret[:]...)
-	return c.token.Append(b)
+	b = c.token.Append(b)
+	return append(b, c.seed[:]...)
 }
 
 func parseCoin(b []byte) (c coin, err error) {
-	if len(b) != coinSize {
+	if len(b) != coinSize && len(b) != seedlessSize {
 		return c, errors.New("a ticket has another size")
 	}
+	copy(c.seed[:], b[seedlessSize:])
 	c.Class = ticket.Class(b[0])
 	c.Denomination = ticket.Denomination(binary.BigEndian.Uint32(b[1:]))
 	c.Epoch = ticket.Epoch(binary.BigEndian.Uint32(b[5:]))
@@ -94,7 +101,7 @@ func parseCoin(b []byte) (c coin, err error) {
 	if !c.Denomination.Valid() || (c.Class != ticket.Paid && c.Class != ticket.Free) {
 		return coin{}, errors.New("a ticket is worth nothing that there is")
 	}
-	c.token, err = ticket.ParseToken(b[50:])
+	c.token, err = ticket.ParseToken(b[50:seedlessSize])
 	return c, err
 }
 

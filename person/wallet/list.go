@@ -41,7 +41,8 @@ type Balance struct {
 	Device    uint32       `json:"device"`
 	Paid      ticket.Units `json:"paid"` // in tickets that were bought, and their change
 	Free      ticket.Units `json:"free"`
-	Moving    ticket.Units `json:"moving"` // in swaps that are not done
+	Moving    ticket.Units `json:"moving"`            // in swaps that are not done
+	Revoked   ticket.Units `json:"revoked,omitempty"` // in tickets whose key was revoked: Resume changes them, where it can
 	Holdings  []Holding    `json:"holdings"`
 	Purchases []Purchase   `json:"purchases"` // that are not done
 	Payments  []Payment    `json:"payments"`  // of which something may come back
@@ -72,6 +73,12 @@ func (w *Wallet) Balance() (Balance, error) {
 	for _, sw := range s.swaps {
 		if sw.Gift == 0 && sw.Pay == 0 {
 			b.Moving += worth(sw.Inputs)
+		}
+	}
+	revoked := s.revoked()
+	for _, o := range s.coins {
+		if revoked[o.token.Key] && o.Epoch.Swaps(now) {
+			b.Revoked += ticket.Units(o.Denomination)
 		}
 	}
 	for n, p := range s.purchases {
@@ -111,9 +118,9 @@ func (s *state) holdings(now time.Time) []Holding {
 		epoch ticket.Epoch
 	}
 	of := map[sort]*Holding{}
-	crowds := map[ticket.Epoch]countFact{}
+	crowds, revoked := map[ticket.Epoch]countFact{}, s.revoked()
 	for _, o := range s.coins {
-		if !o.Epoch.Swaps(now) {
+		if !o.Epoch.Swaps(now) || revoked[o.token.Key] {
 			continue
 		}
 		k := sort{o.Class, o.Denomination, o.Epoch}

@@ -27,6 +27,7 @@ type Seller interface {
 // A Changer makes tickets of tickets.
 type Changer interface {
 	Swap(ctx context.Context, inputs []ticket.Spend, outputs []ticket.Output) ([][]byte, error)
+	Recoup(ctx context.Context, inputs []ticket.Spend, seeds [][]byte, outputs []ticket.Output) ([][]byte, error)
 	Refund(ctx context.Context, r mint.RefundRequest) ([][]byte, error)
 	Dispute(ctx context.Context, r mint.DisputeRequest) (mint.Dispute, error)
 	Restore(ctx context.Context, outputs []ticket.Output) ([][]byte, error)
@@ -186,6 +187,13 @@ func (w *Wallet) fetchKeys(ctx context.Context, e ticket.Epoch) (*manifest.Manif
 		}
 		c.putFact(factLog, logFact{b.Entries, b.Checkpoint, now, now.Add(next)})
 		c.putFact(factKeys+epochName(e), b.Keys)
+		var revoked [][]byte
+		for _, r := range m.EverRevoked() {
+			revoked = append(revoked, r.Key[:])
+		}
+		if len(revoked) > 0 {
+			c.putFact(factRevoked, revoked)
+		}
 		clear(w.manifests) // of a shorter log, which may lack a revocation
 		return nil
 	})
@@ -275,7 +283,9 @@ func (w *Wallet) finish(ctx context.Context, all []want, secrets []ticket.Secret
 		if err != nil {
 			return nil, cloudpal.E(op, "", err).WithHint("the mint signed with another key than it published; nothing is lost yet: try again, and tell its operator")
 		}
-		coins = append(coins, newCoin(t, k, o, w.now().Add(min(rest+w.draw(w.policy.Gap), w.policy.Rest.Most))))
+		made := newCoin(t, k, o, w.now().Add(min(rest+w.draw(w.policy.Gap), w.policy.Rest.Most)))
+		made.seed = secrets[i].BlindSeed()
+		coins = append(coins, made)
 	}
 	return coins, nil
 }

@@ -176,8 +176,9 @@ func (w *Wallet) exact(ctx context.Context, class ticket.Class, d ticket.Denomin
 
 // young returns the coin that a slice could be paid with the soonest, or nil.
 func (s *state) young(class ticket.Class, d ticket.Denomination, due time.Time) (soonest *coin) {
+	revoked := s.revoked()
 	for _, o := range s.coins {
-		if o.Class == class && o.Denomination == d && o.Epoch.Spends(due) && (soonest == nil || o.Ready.Before(soonest.Ready)) {
+		if o.Class == class && o.Denomination == d && !revoked[o.token.Key] && o.Epoch.Spends(due) && (soonest == nil || o.Ready.Before(soonest.Ready)) {
 			soonest = o
 		}
 	}
@@ -309,6 +310,18 @@ func (w *Wallet) reclaim(ctx context.Context, n uint64) error {
 	if err != nil {
 		return err
 	}
+	s, err := w.look()
+	if err != nil {
+		return err
+	}
+	p, ok := s.payments[n]
+	if !ok || p.Ended {
+		return nil
+	}
+	into, err := w.parts(ctx, e, p.Coin.Class, p.Coin.Denomination)
+	if err != nil {
+		return err
+	}
 	var number uint64
 	err = w.change(ctx, func(s *state, c *change) error {
 		p, ok := s.payments[n]
@@ -324,7 +337,7 @@ func (w *Wallet) reclaim(ctx context.Context, n uint64) error {
 		o := p.Coin
 		number = c.begin(swap{
 			Begun: w.now(), Inputs: []coin{o}, Pay: n, Origin: Swapped,
-			Outputs: wants(swapBranch(o.serial()), o.Class, e, []ticket.Denomination{o.Denomination}),
+			Outputs: wants(swapBranch(o.serial()), o.Class, e, into),
 		})
 		return nil
 	})

@@ -7,11 +7,15 @@ import (
 	"slices"
 	"time"
 
+	"github.com/tradle/cloudpal"
+	mint "github.com/tradle/cloudpal/mint/api"
 	"github.com/tradle/cloudpal/ticket"
 )
 
 // Resume goes on with all that was begun and is not done: purchases that are paid,
-// swaps, gifts, refunds and disputes. One that cannot go on now does not hold up the
+// swaps, gifts, refunds and disputes; and has tickets whose key was revoked changed for
+// good ones, each by itself, for which it shows the mint which message it had signed
+// became that ticket. One that cannot go on now does not hold up the
 // others; the error is the first of theirs.
 func (w *Wallet) Resume(ctx context.Context) error {
 	s, err := w.look()
@@ -19,6 +23,9 @@ func (w *Wallet) Resume(ctx context.Context) error {
 		return err
 	}
 	var steps []func() error
+	for _, serial := range s.recoverable(w.clock.Now()) {
+		steps = append(steps, func() error { return w.renew(ctx, serial) })
+	}
 	for _, n := range slices.Sorted(maps.Keys(s.swaps)) {
 		steps = append(steps, func() error { return w.runSwap(ctx, n) })
 	}
@@ -89,9 +96,9 @@ func (w *Wallet) Renew(ctx context.Context) (int, error) {
 		return 0, err
 	}
 	var old []ticket.Serial
-	now := w.clock.Now()
+	now, revoked := w.clock.Now(), s.revoked()
 	for _, o := range s.coins {
-		if o.Epoch.Swaps(now) && !o.Epoch.Spends(now.Add(renewWithin)) {
+		if !revoked[o.token.Key] && o.Epoch.Swaps(now) && !o.Epoch.Spends(now.Add(renewWithin)) {
 			old = append(old, o.serial())
 		}
 	}
@@ -108,22 +115,62 @@ func (w *Wallet) renew(ctx context.Context, serial ticket.Serial) error {
 	if err != nil {
 		return err
 	}
+	s, err := w.look()
+	if err != nil {
+		return err
+	}
+	o, ok := s.coins[serial]
+	if !ok {
+		return nil
+	}
+	into, err := w.parts(ctx, e, o.Class, o.Denomination)
+	if err != nil {
+		return err
+	}
 	var n uint64
 	err = w.change(ctx, func(s *state, c *change) error {
 		o, ok := s.coins[serial]
 		if !ok {
 			return nil
 		}
-		n = c.begin(swap{
-			Begun: w.now(), Inputs: []coin{*o}, Origin: Swapped,
-			Outputs: wants(swapBranch(serial), o.Class, e, []ticket.Denomination{o.Denomination}),
-		})
+		n = c.begin(swap{Begun: w.now(), Inputs: []coin{*o}, Origin: Swapped, Outputs: wants(swapBranch(serial), o.Class, e, into)})
 		return nil
 	})
 	if err != nil || n == 0 {
 		return err
 	}
 	return w.runSwap(ctx, n)
+}
+
+// recoverable returns the tickets of keys that are revoked, of which the wallet can show
+// that the mint has signed them.
+func (s *state) recoverable(now time.Time) (list []ticket.Serial) {
+	revoked := s.revoked()
+	for serial, o := range s.coins {
+		if revoked[o.token.Key] && o.seed != (ticket.BlindSeed{}) && o.Epoch.Swaps(now) {
+			list = append(list, serial)
+		}
+	}
+	return list
+}
+
+// parts returns what takes the place of a ticket in an epoch: one that is worth as much
+// or, where the key of those is revoked, several that are worth less each.
+func (w *Wallet) parts(ctx context.Context, e ticket.Epoch, c ticket.Class, d ticket.Denomination) ([]ticket.Denomination, error) {
+	m, err := w.keys(ctx, e)
+	if err != nil {
+		return nil, err
+	}
+	for n := 1; n <= mint.MaxOutputs; n, d = 4*n, d/4 {
+		if !d.Valid() {
+			break
+		}
+		if _, err := m.Key(c, d); err == nil {
+			return slices.Repeat([]ticket.Denomination{d}, n), nil
+		}
+	}
+	return nil, cloudpal.E("change a ticket", cloudpal.Busy, errors.New("the keys for what it would become are revoked")).
+		WithHint("nothing is lost: it goes on with next month's keys")
 }
 
 // Forget drops what is of no use any more: purchases and payments that are over since

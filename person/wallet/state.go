@@ -43,6 +43,7 @@ const (
 	factNext     = "next"     // number of the next thing that is done
 	factLog      = "log"      // logFact: the mint's log of keys
 	factKeys     = "keys/"    // + epoch: its ticket keys
+	factRevoked  = "revoked"  // []ticket.KeyID, as bytes: those that the log has revoked
 	factCounters = "count/"   // + epoch: countFact
 	factBranch   = "branch/"  // + a line of branches: how many of them are used
 	factRestored = "restored" // a restore that is not done: what is yet to be looked at
@@ -220,6 +221,19 @@ func viewJSON[K comparable, T any](into map[K]*T, key K, value []byte) error {
 func (s *state) fact(name string, v any) bool {
 	b, ok := s.raw[string(kindFact)+name]
 	return ok && json.Unmarshal(b, v) == nil
+}
+
+// revoked returns the keys that are revoked, by the log as it was last verified.
+func (s *state) revoked() map[ticket.KeyID]bool {
+	var list [][]byte
+	s.fact(factRevoked, &list)
+	keys := map[ticket.KeyID]bool{}
+	for _, k := range list {
+		if len(k) == len(ticket.KeyID{}) {
+			keys[ticket.KeyID(k)] = true
+		}
+	}
+	return keys
 }
 
 // A change is what is to be written together.

@@ -49,14 +49,28 @@ func (w *Wallet) runSwap(ctx context.Context, n uint64) error {
 		if !ok {
 			return nil // it is done
 		}
-		again, err := w.trySwap(ctx, n, sw)
+		again, err := w.trySwap(ctx, n, sw, sw.seeds(s.revoked()))
 		if err != nil || !again {
 			return err
 		}
 	}
 }
 
-func (w *Wallet) trySwap(ctx context.Context, n uint64, sw *swap) (again bool, err error) {
+// seeds returns what shows that inputs of keys that are revoked are the mint's own, nil
+// for the others; nil where there are none.
+func (sw *swap) seeds(revoked map[ticket.KeyID]bool) (seeds [][]byte) {
+	for i := range sw.Inputs {
+		if o := &sw.Inputs[i]; revoked[o.token.Key] {
+			if seeds == nil {
+				seeds = make([][]byte, len(sw.Inputs))
+			}
+			seeds[i] = o.seed[:]
+		}
+	}
+	return seeds
+}
+
+func (w *Wallet) trySwap(ctx context.Context, n uint64, sw *swap, seeds [][]byte) (again bool, err error) {
 	if short := sw.short(); short > 0 {
 		return true, w.fill(ctx, n, short)
 	}
@@ -68,7 +82,12 @@ func (w *Wallet) trySwap(ctx context.Context, n uint64, sw *swap) (again bool, e
 	if err != nil {
 		return false, err
 	}
-	signatures, err := ask(w, func(m Mint) ([][]byte, error) { return m.Swap(ctx, spends, outputs) })
+	signatures, err := ask(w, func(m Mint) ([][]byte, error) {
+		if seeds != nil {
+			return m.Recoup(ctx, spends, seeds, outputs)
+		}
+		return m.Swap(ctx, spends, outputs)
+	})
 	var spent *mint.Spent
 	switch {
 	case errors.As(err, &spent):
@@ -281,13 +300,14 @@ func (w *Wallet) fill(ctx context.Context, n uint64, short ticket.Units) error {
 	})
 }
 
-// choice returns the coins of a class that can be swapped now, those first that are
+// choice returns the coins of a class that can be swapped now, for good keys, those first that are
 // worth something for the shortest time. Without resting, it leaves out those that
 // rest.
 func (s *state) choice(class ticket.Class, now time.Time, resting bool) []*coin {
 	var all []*coin
+	revoked := s.revoked()
 	for _, o := range s.coins {
-		if o.Class == class && o.Epoch.Swaps(now) && (resting || !now.Before(o.Ready)) {
+		if o.Class == class && !revoked[o.token.Key] && o.Epoch.Swaps(now) && (resting || !now.Before(o.Ready)) {
 			all = append(all, o)
 		}
 	}

@@ -45,6 +45,9 @@ type world struct {
 	server   *httptest.Server
 	vouchers *voucher.Vouchers
 	receipts ed25519.PrivateKey // that the mint signs its word with
+	root     note.Signer
+	log      *keylog.Log
+	press    press
 	down     atomic.Bool        // nobody reaches the mint
 }
 
@@ -66,22 +69,23 @@ func newWorld(t *testing.T) *world {
 	w := &world{TB: t, Clock: bank.NewClock(now)}
 	root, rootKey := w.noteKey(issuer)
 	logSecret, logPublic := w.noteKey(issuer + "/keys")
-	rootSigner, err := note.NewSigner(root)
+	var err error
+	w.root, err = note.NewSigner(root)
 	w.must(err)
 	w.trust = &manifest.Trust{Issuer: issuer, URL: "https://" + issuer, Root: rootKey, Log: logPublic}
-	log, err := keylog.Open(keylog.Config{Folder: t.TempDir(), Key: logSecret, Trust: w.trust, Now: w.Now})
+	w.log, err = keylog.Open(keylog.Config{Folder: t.TempDir(), Key: logSecret, Trust: w.trust, Now: w.Now})
 	w.must(err)
-	t.Cleanup(log.Close)
+	t.Cleanup(w.log.Close)
 
 	_, w.receipts, err = ed25519.GenerateKey(rand.Reader)
 	w.must(err)
-	press := press{}
+	w.press = press{}
 	e := ticket.EpochAt(now)
-	m, err := manifest.New(issuer, e, w.receipts.Public().(ed25519.PublicKey), press.fill(w, e))
+	m, err := manifest.New(issuer, e, w.receipts.Public().(ed25519.PublicKey), w.press.fill(w, e))
 	w.must(err)
-	entry, err := m.Sign(rootSigner)
+	entry, err := m.Sign(w.root)
 	w.must(err)
-	w.must(log.Publish(t.Context(), entry, m.Public()))
+	w.must(w.log.Publish(t.Context(), entry, m.Public()))
 
 	b, err := books.Open(t.Context(), t.TempDir()+"/books.db")
 	w.must(err)
@@ -92,7 +96,7 @@ func newWorld(t *testing.T) *world {
 	w.vouchers, err = voucher.Open(t.Context(), b.DB())
 	w.must(err)
 	service, err := mint.New(mint.Config{
-		Issuer: issuer, Books: b, Ledger: spent, Signer: press, Log: shown{log, w}, Now: w.Now,
+		Issuer: issuer, Books: b, Ledger: spent, Signer: w.press, Log: shown{w.log, w}, Now: w.Now,
 		Receipt: func(ticket.Epoch) (ed25519.PrivateKey, error) { return w.receipts, nil },
 		Methods: map[string]mint.Method{"voucher": {Method: w.vouchers, Class: ticket.Paid}},
 		Packs:   []mintapi.Pack{{Name: "days", Tickets: []ticket.Denomination{64, 64, 64}, Price: 300, Code: "EUR"}},

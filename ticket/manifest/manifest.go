@@ -44,6 +44,7 @@ type Manifest struct {
 
 	keys    []*ticket.Key // in the order of slots
 	revoked []Revocation
+	others  []Revocation // of other epochs
 }
 
 // New returns the manifest of an epoch, for a mint to Sign. It refuses all but one
@@ -153,3 +154,6 @@ func (m *Manifest) isRevoked(id ticket.KeyID) error {
 
 // Revoked returns the revocations of the epoch's keys.
 func (m *Manifest) Revoked() []Revocation { return slices.Clone(m.revoked) }
+
+// EverRevoked returns all revocations that the log has, of whatever epoch.
+func (m *Manifest) EverRevoked() []Revocation { return slices.Concat(m.revoked, m.others) }

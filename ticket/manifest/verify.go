@@ -227,6 +227,11 @@ func (h *history) manifest(b *Bundle, e ticket.Epoch) (*Manifest, error) {
 		return nil, cloudpal.E("", cloudpal.NotExist, errors.New("the log has no manifest of the epoch"))
 	}
 	m := &Manifest{Issuer: l.Issuer, Epoch: e, Receipt: l.Receipt, revoked: h.revoked[e]}
+	for other, list := range h.revoked {
+		if other != e {
+			m.others = append(m.others, list...)
+		}
+	}
 	for i, s := range slots {
 		k, err := ticket.ParseKey(s.class, s.denomination, e, b.Keys[i])
 		if err != nil {

@@ -1,0 +1,195 @@
+package tickets
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"crypto/rand"
+	"errors"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/tradle/cloudpal"
+	"github.com/tradle/cloudpal/center/api"
+	"github.com/tradle/cloudpal/center/till"
+	mintapi "github.com/tradle/cloudpal/mint/api"
+	"github.com/tradle/cloudpal/mint/payment"
+	"github.com/tradle/cloudpal/ticket"
+	"github.com/tradle/cloudpal/ticket/manifest"
+)
+
+// key is one of this month's.
+func (w *world) key(c ticket.Class, d ticket.Denomination) *ticket.Key {
+	w.Helper()
+	m, _, err := shown{w.log, w}.Epoch(w.Context(), ticket.EpochAt(w.Now()))
+	w.must(err)
+	k, err := m.Key(c, d)
+	w.must(err)
+	return k
+}
+
+// revokes has the mint revoke a key, which somebody stole.
+func (w *world) revokes(k *ticket.Key) {
+	w.Helper()
+	entry, err := manifest.Revocation{Issuer: issuer, Epoch: k.Epoch, Key: k.ID(), Reason: "it was stolen"}.Sign(w.root)
+	w.must(err)
+	w.must(w.log.Publish(w.Context(), entry, nil))
+	w.Add(4 * 24 * time.Hour) // by then every wallet looks at the log again
+	// The mint reads its log when it is asked for a key that it does not know, though not
+	// twice within a second.
+	tick, end := time.NewTicker(50*time.Millisecond), time.After(time.Minute)
+	defer tick.Stop()
+	c := w.client()
+	for unknown := (ticket.Output{Blinded: [ticket.BlindSize]byte{1}}); ; {
+		_, err := c.Restore(w.Context(), []ticket.Output{unknown})
+		if !errors.Is(err, cloudpal.Invalid) {
+			w.Fatalf("a key that there is not: %v", err)
+		}
+		raw, err := c.Manifest(w.Context(), k.Epoch)
+		w.must(err)
+		b, err := manifest.ParseBundle(raw)
+		w.must(err)
+		if slices.Contains(b.Entries, entry) {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-end:
+			w.Fatal("the mint does not read its log")
+		}
+	}
+}
+
+// A purse has tickets, and what they were made of.
+type purse struct {
+	*world
+	seed ticket.Seed
+	n    uint64
+}
+
+func (p *purse) secrets(k *ticket.Key, n int) (secrets []ticket.Secret, outputs []ticket.Output) {
+	p.Helper()
+	for range n {
+		p.n++
+		s, err := ticket.Derive(p.seed, "test", issuer, k, p.n)
+		p.must(err)
+		o, err := s.Output()
+		p.must(err)
+		secrets, outputs = append(secrets, s), append(outputs, o)
+	}
+	return secrets, outputs
+}
+
+// buys buys a pack of days, and returns the tickets and their seeds.
+func (p *purse) buys(k *ticket.Key) (tickets []ticket.Ticket, seeds [][]byte) {
+	p.Helper()
+	codes, err := p.vouchers.Make(p.Context(), "test", payment.Amount{Minor: 300, Currency: "EUR"}, 1)
+	p.must(err)
+	public, lock, err := ed25519.GenerateKey(rand.Reader)
+	p.must(err)
+	c := p.client()
+	q, err := c.Quote(p.Context(), mintapi.QuoteRequest{Method: "voucher", Pack: "days", Lock: public})
+	p.must(err)
+	_, err = c.Pay(p.Context(), q.ID, codes[0].Print())
+	p.must(err)
+	secrets, outputs := p.secrets(k, len(q.Tickets))
+	signatures, err := c.Issue(p.Context(), q.ID, outputs, lock)
+	p.must(err)
+	for i, s := range secrets {
+		t, err := s.Finish(signatures[i])
+		p.must(err)
+		seed := s.BlindSeed()
+		tickets, seeds = append(tickets, t), append(seeds, seed[:])
+	}
+	return tickets, seeds
+}
+
+// A ticket of a key that was revoked is taken from who had it signed, once and for one
+// purpose; from who stole the key, nothing is.
+func TestRecoup(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	stolen, good := w.key(ticket.Paid, 64), w.key(ticket.Paid, 16)
+	p := &purse{world: w, seed: ticket.Seed{1}}
+	have, seeds := p.buys(stolen)
+	_, outputs := p.secrets(good, 4)
+	_, others := p.secrets(good, 4)
+	c, ctx := w.client(), t.Context()
+	recoup := func(t ticket.Ticket, seed []byte, into []ticket.Output) ([][]byte, error) {
+		spend := t.Sign(ticket.SwapContract{Outputs: ticket.OutputsDigest(into)})
+		return c.Recoup(ctx, []ticket.Spend{spend}, [][]byte{seed}, into)
+	}
+	if _, err := recoup(have[0], seeds[0], outputs); !errors.Is(err, cloudpal.Invalid) {
+		t.Errorf("of a good key, with a seed: %v", err)
+	}
+	w.revokes(stolen)
+	spend := have[0].Sign(ticket.SwapContract{Outputs: ticket.OutputsDigest(outputs)})
+	if _, err := c.Swap(ctx, []ticket.Spend{spend}, outputs); !errors.Is(err, cloudpal.Invalid) {
+		t.Errorf("without a seed: %v", err)
+	}
+	// The thief makes tickets that verify, with seeds of their own or of others' tickets.
+	thief := &purse{world: w, seed: ticket.Seed{2}}
+	secret, blind := thief.secrets(stolen, 1)
+	signed, err := w.press.Sign(ctx, stolen.ID(), [][]byte{blind[0].Blinded[:]})
+	w.must(err)
+	forged, err := secret[0].Finish(signed[0])
+	w.must(err)
+	own := secret[0].BlindSeed()
+	for what, seed := range map[string][]byte{"their own": own[:], "another's": seeds[0], "one of zeros": make([]byte, 32)} {
+		if _, err := recoup(forged, seed, outputs); !errors.Is(err, cloudpal.Denied) {
+			t.Errorf("a forged ticket with the seed %s: %v", what, err)
+		}
+	}
+	if _, err := recoup(have[0], seeds[1], outputs); !errors.Is(err, cloudpal.Denied) {
+		t.Errorf("with another ticket's seed: %v", err)
+	}
+	if _, err := recoup(have[0], seeds[0][:31], outputs); !errors.Is(err, cloudpal.Invalid) {
+		t.Errorf("with a seed that is too short: %v", err)
+	}
+	first, err := recoup(have[0], seeds[0], outputs)
+	w.must(err)
+	again, err := recoup(have[0], seeds[0], outputs)
+	if err != nil || !slices.EqualFunc(first, again, bytes.Equal) {
+		t.Errorf("asked again, it answers something else (%v)", err)
+	}
+	var spent *mintapi.Spent
+	if _, err := recoup(have[0], seeds[0], others); !errors.As(err, &spent) {
+		t.Errorf("for other outputs, too: %v", err)
+	}
+}
+
+// A wallet has tickets of a key that was revoked changed by itself, and pays with what they
+// became; those that wait at a center come back.
+func TestWalletRecoups(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c, p := w.centerWith(till.Terms{Tariff: api.Tariff{Core: 16}, Slice: 16}), w.person()
+	p.buys()
+	desk := counter{c, p.account}
+	tab, err := p.Fund(t.Context(), p.stay(desk), 0) // changes a day for slices
+	w.must(err)
+	if tab.Paid != 16 || p.has() != 3*64-16 {
+		t.Fatalf("paid is %d, and the wallet has %d", tab.Paid, p.has())
+	}
+	w.revokes(w.key(ticket.Paid, 64))
+	_, err = p.Receipt(t.Context(), ticket.EpochAt(w.Now())) // looks at the log again
+	w.must(err)
+	b, err := p.Balance()
+	w.must(err)
+	if b.Revoked != 2*64 || b.Paid != 48 {
+		t.Errorf("with a key revoked the balance is %+v", b)
+	}
+	w.must(p.Resume(t.Context()))
+	if b, err = p.Balance(); err != nil || b.Revoked != 0 || b.Paid != 3*64-16 || b.Moving != 0 {
+		t.Errorf("changed, the balance is %+v (%v)", b, err)
+	}
+	c.count(p, 0)
+	tab, err = p.Fund(t.Context(), p.stay(desk), 6*24*time.Hour)
+	if err != nil || tab.Ahead != 5*16 {
+		t.Errorf("what the tickets became pays: %+v (%v)", tab, err)
+	}
+	w.must(p.Resume(t.Context())) // has nothing to do
+	if got := p.has(); got != 3*64-6*16 {
+		t.Errorf("the wallet has %d", got)
+	}
+}
