@@ -193,7 +193,7 @@ func (m *Mint) blank(ctx context.Context, d books.Deposit, sent []api.Output) ([
 	if digest != d.Blank {
 		return nil, digest, refuse(cloudpal.Denied, "the outputs are not those that the payment fixed")
 	}
-	k, err := m.key(ctx, d.Key)
+	k, _, err := m.anyKey(ctx, d.Key)
 	if err != nil {
 		return nil, digest, err
 	}

@@ -79,17 +79,26 @@ func (m *Mint) key(ctx context.Context, id ticket.KeyID) (*ticket.Key, error) {
 	return nil, refuse(cloudpal.Invalid, "no such key is in use: fetch the mint's manifest anew")
 }
 
-// revokedKey returns one of the mint's keys that is revoked.
-func (m *Mint) revokedKey(ctx context.Context, id ticket.KeyID) (*ticket.Key, error) {
-	if _, err := m.key(ctx, id); err == nil {
-		return nil, refuse(cloudpal.Invalid, "the ticket's key is good: send no seed, which says who you are")
+// anyKey is key, and takes one that is revoked, too: for what was fixed before it was.
+func (m *Mint) anyKey(ctx context.Context, id ticket.KeyID) (k *ticket.Key, revoked bool, err error) {
+	if k, err = m.key(ctx, id); err == nil {
+		return k, false, nil
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if k := m.revoked[id]; k != nil {
-		return k, nil
+		return k, true, nil
 	}
-	return nil, refuse(cloudpal.Invalid, "no such key is in use: fetch the mint's manifest anew")
+	return nil, false, err
+}
+
+// revokedKey returns one of the mint's keys that is revoked.
+func (m *Mint) revokedKey(ctx context.Context, id ticket.KeyID) (*ticket.Key, error) {
+	k, revoked, err := m.anyKey(ctx, id)
+	if err == nil && !revoked {
+		err = refuse(cloudpal.Invalid, "the ticket's key is good: send no seed, which says who you are")
+	}
+	return k, err
 }
 
 // epochKeys returns an epoch's keys, those that are revoked too: what was done under
@@ -119,7 +128,8 @@ func (m *Mint) Bundle(ctx context.Context, e ticket.Epoch) ([]byte, error) {
 // An output is one to be signed.
 type output struct {
 	ticket.Output
-	key *ticket.Key
+	key     *ticket.Key
+	revoked bool // its key is: nothing new is signed with that
 }
 
 // outputs reads outputs, under keys of the mint's that can sign them. What it lets
@@ -131,7 +141,7 @@ func (m *Mint) outputs(ctx context.Context, sent []api.Output) ([]output, ticket
 	}
 	list := make([]output, 0, len(parsed))
 	for _, o := range parsed {
-		k, err := m.key(ctx, o.Key)
+		k, revoked, err := m.anyKey(ctx, o.Key)
 		if err != nil {
 			return nil, ticket.Digest{}, err
 		}
@@ -144,7 +154,7 @@ func (m *Mint) outputs(ctx context.Context, sent []api.Output) ([]output, ticket
 		if !signable(k, o.Blinded[:]) {
 			return nil, ticket.Digest{}, refuse(cloudpal.Invalid, "a blinded message is no number that the key signs")
 		}
-		list = append(list, output{o, k})
+		list = append(list, output{o, k, revoked})
 	}
 	return list, ticket.OutputsDigest(parsed), nil
 }
@@ -162,9 +172,14 @@ func signable(k *ticket.Key, blinded []byte) bool {
 	return ok && !zero && len(n) == len(blinded) && bytes.Compare(blinded, n) < 0
 }
 
-// issuing checks that outputs are under keys of the epoch that issues now.
+// issuing checks that outputs are under good keys of the epoch that issues now. Under one
+// that is revoked only what was fixed before is signed, as change is or what was signed
+// already: its owner has it changed then, with its seed.
 func (m *Mint) issuing(list []output) error {
 	for _, o := range list {
+		if o.revoked {
+			return refuse(cloudpal.Invalid, "a key of these outputs is revoked: fetch the manifest and make them anew; nothing happened")
+		}
 		if !o.key.Epoch.Issues(m.Now()) {
 			return refuse(cloudpal.Invalid, "new tickets are of this month: fetch its manifest and make the outputs anew; nothing happened")
 		}

@@ -286,7 +286,7 @@ func (a *Agent) pay(ctx context.Context, c *api.Client, s State) (paid bool, err
 	switch {
 	case paid && (errors.As(err, &rests) || errors.Is(err, cloudpal.Exhausted)):
 		err = refilled // there is no more to pay ahead with
-	case errors.As(err, &rests):
+	case hides(err):
 		err = cloudpal.E("pay the center", "", err).
 			WithHint("wait until then; or, where it does not matter who sees it: cloudpal wallet pay --now, then: cloudpal up")
 	case err == nil && !paid:
@@ -295,6 +295,14 @@ func (a *Agent) pay(ctx context.Context, c *api.Client, s State) (paid bool, err
 		err = refilled
 	}
 	return paid, err
+}
+
+// hides reports whether there are tickets, and they are not used yet so that nobody sees
+// whose they are.
+func hides(err error) bool {
+	var rests *wallet.Resting
+	var sparse *wallet.Sparse
+	return errors.As(err, &rests) || errors.As(err, &sparse)
 }
 
 // tidyEvery is how often tickets are looked through that could get too old.

@@ -214,6 +214,25 @@ func TestGrantedWalletIsPinned(t *testing.T) {
 	}
 }
 
+// Tickets that hide are told from there being none: "up" says how they are used all the
+// same.
+func TestTicketsThatHide(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		want bool
+	}{
+		{cloudpal.E("pay", cloudpal.Busy, &wallet.Sparse{Sold: 7}), true},
+		{cloudpal.E("pay", "", &wallet.Resting{Until: time.Now()}), true},
+		{cloudpal.E("pay", cloudpal.Busy, nil), false},
+		{cloudpal.Exhausted, false},
+		{nil, false},
+	} {
+		if got := hides(c.err); got != c.want {
+			t.Errorf("%v: got %v", c.err, got)
+		}
+	}
+}
+
 func TestMoneyInFigures(t *testing.T) {
 	b := wallet.Balance{Issuer: "mint.example", Holdings: []wallet.Holding{
 		{Class: ticket.Free, Denomination: 64, Tickets: 3}, {Class: ticket.Free, Denomination: 1, Tickets: 2}, {Class: ticket.Paid, Denomination: 4096, Tickets: 9},

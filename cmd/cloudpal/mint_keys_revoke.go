@@ -19,7 +19,8 @@ DENOMINATION, such as 64. It needs the root key.
 That is for a key that somebody stole: they can make tickets that look like yours.
 The revocation goes into the log of keys, where everybody reads it, and cannot be
 taken back: wallets and centers refuse all tickets of the key, also those that you
-sold. You cannot make another for that month.`
+sold. Who had them signed has their wallet change them for good ones, once, by what
+only they can show. You cannot make another key for that month.`
 
 func (c *cli) mintKeysRevoke() *cobra.Command {
 	var folder, root, reason string

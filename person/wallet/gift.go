@@ -413,7 +413,11 @@ func (w *Wallet) takeIn(ctx context.Context, sw *swap, e ticket.Epoch, from Orig
 	if sw.Line, err = w.line("in", e, o.Class); err != nil {
 		return err
 	}
-	sw.K, sw.Outputs, err = w.fresh(ctx, sw.Line, e, o.Class, []ticket.Denomination{o.Denomination})
+	into, err := w.parts(ctx, e, o.Class, o.Denomination)
+	if err != nil {
+		return err
+	}
+	sw.K, sw.Outputs, err = w.fresh(ctx, sw.Line, e, o.Class, into)
 	return err
 }
 

@@ -236,7 +236,9 @@ func (w *Wallet) ring(ctx context.Context, all []want) (ring, error) {
 	return r, nil
 }
 
-func (r ring) key(o want) (*ticket.Key, error) { return r[o.Epoch].Key(o.Class, o.Denomination) }
+// key returns an output's key, also one that is revoked: the mint signs with that what was
+// fixed before, and nothing else.
+func (r ring) key(o want) (*ticket.Key, error) { return r[o.Epoch].AnyKey(o.Class, o.Denomination) }
 
 // secrets returns what outputs are made of, and them.
 func (w *Wallet) secrets(ctx context.Context, all []want) ([]ticket.Secret, []ticket.Output, error) {

@@ -195,10 +195,18 @@ func (w *Wallet) crowded(ctx context.Context, o *coin) error {
 		return err
 	}
 	if n := counts.of(o.token.Key); n < w.policy.Crowd {
-		return cloudpal.E("pay", cloudpal.Busy, fmt.Errorf("only %d tickets of this kind were ever sold: this one would stand out", n)).
+		return cloudpal.E("pay", cloudpal.Busy, &Sparse{n}).
 			WithHint("wait until there are more; or, where it does not matter who sees it: --now")
 	}
 	return nil
+}
+
+// A Sparse error says that tickets are there, and would stand out: too few of their kind
+// were ever sold.
+type Sparse struct{ Sold uint64 }
+
+func (s *Sparse) Error() string {
+	return fmt.Sprintf("only %d tickets of this kind were ever sold: this one would stand out", s.Sold)
 }
 
 // blanks are the outputs that change of a payment is signed into.

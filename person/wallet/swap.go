@@ -208,7 +208,11 @@ func (w *Wallet) swapSpent(ctx context.Context, n uint64, sw *swap, outputs []ti
 			return true, w.goBack(ctx, n, tried)
 		}
 	}
-	k, err := w.key(ctx, sw.Inputs[i].Class, sw.Inputs[i].Denomination, sw.Inputs[i].Epoch)
+	m, err := w.keys(ctx, sw.Inputs[i].Epoch)
+	if err != nil {
+		return false, err
+	}
+	k, err := m.AnyKey(sw.Inputs[i].Class, sw.Inputs[i].Denomination)
 	if err != nil {
 		return false, err
 	}
@@ -353,11 +357,20 @@ func (w *Wallet) make(ctx context.Context, class ticket.Class, parts []ticket.De
 	if err != nil {
 		return err
 	}
+	m, err := w.keys(ctx, e)
+	if err != nil {
+		return err
+	}
 	var n uint64
 	err = w.change(ctx, func(s *state, c *change) error {
 		in, out, err := plan(s.choice(class, w.clock.Now(), w.hurries()), parts)
 		if err != nil {
 			return w.lacking(s, class, ticket.Sum(parts))
+		}
+		for _, d := range out {
+			if _, err := m.Key(class, d); err != nil {
+				return cloudpal.E("swap tickets", cloudpal.Busy, err).WithHint("nothing is lost: it is possible again with next month's keys")
+			}
 		}
 		n = c.begin(swap{Begun: w.now(), Inputs: in, Outputs: wants(swapBranch(in[0].serial()), class, e, out), Origin: Swapped})
 		return nil

@@ -14,6 +14,7 @@ import (
 	"github.com/tradle/cloudpal/center/till"
 	mintapi "github.com/tradle/cloudpal/mint/api"
 	"github.com/tradle/cloudpal/mint/payment"
+	"github.com/tradle/cloudpal/person/wallet"
 	"github.com/tradle/cloudpal/ticket"
 	"github.com/tradle/cloudpal/ticket/manifest"
 )
@@ -191,5 +192,49 @@ func TestWalletRecoups(t *testing.T) {
 	w.must(p.Resume(t.Context())) // has nothing to do
 	if got := p.has(); got != 3*64-6*16 {
 		t.Errorf("the wallet has %d", got)
+	}
+}
+
+// What was fixed before a key was revoked is signed with it all the same, and changed
+// then: change of a payment, and what is restored from the phrase.
+func TestRevokedKeyOfChangeAndRestore(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c, p := w.center(), w.person()
+	p.buys()
+	desk := counter{c, p.account}
+	_, err := p.Fund(t.Context(), p.stay(desk), 0)
+	w.must(err)
+	w.revokes(w.key(ticket.Paid, 16))
+	if _, err := p.Fund(t.Context(), p.stay(desk), 2*24*time.Hour); err != nil {
+		t.Errorf("another payment, whose change may be of a revoked key: %v", err)
+	}
+	if back, err := p.Leave(t.Context(), p.stay(desk)); err != nil || back != 2*64-1 {
+		t.Errorf("%d came back (%v)", back, err)
+	}
+	_, err = p.Receipt(t.Context(), ticket.EpochAt(w.Now()))
+	w.must(err)
+	w.must(p.Resume(t.Context()))
+	b, err := p.Balance()
+	if err != nil || b.Paid != 3*64-1 || b.Revoked != 0 {
+		t.Errorf("the balance is %+v (%v)", b, err)
+	}
+	for _, h := range b.Holdings {
+		if h.Denomination == 16 {
+			t.Errorf("it holds %+v, whose key is revoked", h)
+		}
+	}
+
+	w.revokes(w.key(ticket.Paid, 64))
+	config := p.config
+	config.Dir = t.TempDir() + "/wallet"
+	again, err := wallet.Create(config, w.trust, 0)
+	w.must(err)
+	defer again.Close()
+	_, err = again.Restore(t.Context(), nil, nil)
+	w.must(err)
+	w.must(again.Resume(t.Context()))
+	if b, err := again.Balance(); err != nil || b.Paid != 3*64-1 || b.Revoked != 0 {
+		t.Errorf("restored, the balance is %+v (%v)", b, err)
 	}
 }

@@ -48,7 +48,7 @@ type world struct {
 	root     note.Signer
 	log      *keylog.Log
 	press    press
-	down     atomic.Bool        // nobody reaches the mint
+	down     atomic.Bool // nobody reaches the mint
 }
 
 // account is the secret of one that has a pack of free tickets.
@@ -219,6 +219,7 @@ func (w *world) centerWith(terms till.Terms) *center {
 type person struct {
 	*wallet.Wallet
 	*world
+	config  wallet.Config
 	account api.Fingerprint
 	tab     api.TabRequest
 	counter ed25519.PrivateKey
@@ -233,9 +234,10 @@ func (w *world) person() *person {
 	p := &person{world: w, meter: root.PalSecrets().MeterKeys(), keys: map[api.TabID]ed25519.PrivateKey{}}
 	connect := func() (wallet.Mint, error) { return w.client(), nil }
 	var err error
-	p.Wallet, err = wallet.Create(wallet.Config{
+	p.config = wallet.Config{
 		Dir: w.TempDir() + "/wallet", Seed: root.WalletSeed(), Connect: connect, Policy: wallet.Now, Clock: at{w.Clock},
-	}, w.trust, wallet.FirstDevice)
+	}
+	p.Wallet, err = wallet.Create(p.config, w.trust, wallet.FirstDevice)
 	w.must(err)
 	w.Cleanup(func() { p.Wallet.Close() })
 	rand.Read(p.account[:])

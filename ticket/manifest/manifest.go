@@ -117,11 +117,21 @@ func (m *Manifest) All() []*ticket.Key { return slices.Clone(m.keys) }
 // Key returns the key for a class and denomination. It refuses one that is revoked.
 // Whether its tickets can be issued, spent or swapped now, its Epoch says.
 func (m *Manifest) Key(c ticket.Class, d ticket.Denomination) (*ticket.Key, error) {
+	k, err := m.AnyKey(c, d)
+	if err != nil {
+		return nil, err
+	}
+	return m.good(k)
+}
+
+// AnyKey is Key, also where that is revoked: for what was made for it before, and is good
+// for nothing but to be changed.
+func (m *Manifest) AnyKey(c ticket.Class, d ticket.Denomination) (*ticket.Key, error) {
 	i := slices.Index(slots, slot{c, d})
 	if i < 0 {
 		return nil, cloudpal.E("find a ticket key", cloudpal.NotExist, fmt.Errorf("there are no tickets of %s %d", c, d))
 	}
-	return m.good(m.keys[i])
+	return m.keys[i], nil
 }
 
 // KeyByID returns the key that tickets name so. It refuses one that is revoked.
@@ -138,7 +148,7 @@ func (m *Manifest) KeyByID(id ticket.KeyID) (*ticket.Key, error) {
 func (m *Manifest) good(k *ticket.Key) (*ticket.Key, error) {
 	if err := m.isRevoked(k.ID()); err != nil {
 		return nil, cloudpal.E("find a ticket key", cloudpal.Denied, err).
-			WithHint("the mint no longer answers for this key's tickets; ask it what becomes of those that you hold")
+			WithHint("nobody takes this key's tickets; who had them signed gets others: cloudpal wallet sync")
 	}
 	return k, nil
 }
