@@ -208,7 +208,7 @@ func FuzzRequests(f *testing.F) {
 	handler := h.Handler()
 	paths := []string{"/v1/quotes", "/v1/issue", "/v1/swap", "/v1/deposits", "/v1/refunds", "/v1/disputes", "/v1/restore", "/v1/free", "/v1/quotes/x/pay"}
 	for i := range paths {
-		f.Add(byte(i), []byte(`{"outputs":[{"key":"","blinded":""}],"inputs":[""],"quote":"x","units":18446744073709551615,"serial":""}`))
+		f.Add(byte(i), []byte(`{"outputs":[{"key":"","blinded":""}],"inputs":[""],"quote":"x","units":18446744073709551615,"serial":"","seeds":["AA=="]}`))
 	}
 	c := h.till("center")
 	f.Fuzz(func(t *testing.T, path byte, body []byte) {

@@ -12,6 +12,7 @@ import (
 
 	mintapi "github.com/tradle/cloudpal/mint/api"
 	"github.com/tradle/cloudpal/person/wallet"
+	"github.com/tradle/cloudpal/ticket"
 )
 
 const walletListHelp = `List your tickets, and what is on its way. It asks nobody, so it works offline.
@@ -75,7 +76,7 @@ func printPending(out io.Writer, b wallet.Balance) {
 		fmt.Fprintf(out, "being changed: %s; \"cloudpal wallet sync\" goes on\n", formatUnits(b.Moving))
 	}
 	if b.Revoked > 0 {
-		fmt.Fprintf(out, "to be changed for good ones: %s, whose key the mint has revoked. \"cloudpal wallet sync\" does it, and costs privacy: it shows the mint which of its purchases these were\n", formatUnits(b.Revoked))
+		fmt.Fprintln(out, revokedText(b.Revoked)+": \"cloudpal wallet sync\" does it")
 	}
 	for _, t := range b.Tabs {
 		fmt.Fprintf(out, "tab %s at %s: paid %d, used %d, ahead %d%s\n", t.ID, plain(orDash(t.Address)), t.Paid, t.Used, t.Ahead, tabState(t))
@@ -93,6 +94,11 @@ func printPending(out io.Writer, b wallet.Balance) {
 	if b.Alone {
 		fmt.Fprintln(out, "this mint has no witnesses: trust it only if it is your own")
 	}
+}
+
+// revokedText says what becomes of tickets whose key was revoked, and what that costs.
+func revokedText(u ticket.Units) string {
+	return "the mint has revoked a key, since it was stolen: " + formatUnits(u) + " of it are changed for good tickets, and the mint sees in which purchase it had sold them"
 }
 
 func tabState(t wallet.Tab) string {

@@ -27,7 +27,7 @@ func (c *cli) walletSync() *cobra.Command {
 	}, &p)
 	cmd.RunE = c.withWallet(&p, false, func(ctx context.Context, w *wallet.Wallet, _ []string) error {
 		var err error
-		c.whileSlow("asking the mint", func() { err = syncWallet(ctx, w) })
+		c.whileSlow("asking the mint", func() { err = c.syncWallet(ctx, w) })
 		if err != nil {
 			return err
 		}
@@ -40,8 +40,8 @@ func (c *cli) walletSync() *cobra.Command {
 	return cmd
 }
 
-func syncWallet(ctx context.Context, w *wallet.Wallet) error {
-	if err := w.Resume(ctx); err != nil {
+func (c *cli) syncWallet(ctx context.Context, w *wallet.Wallet) error {
+	if err := c.resume(ctx, w); err != nil {
 		return err
 	}
 	if _, err := w.Renew(ctx); err != nil {
@@ -50,7 +50,27 @@ func syncWallet(ctx context.Context, w *wallet.Wallet) error {
 	if err := w.Forget(ctx); err != nil {
 		return err
 	}
-	return w.Count(ctx)
+	if err := w.Count(ctx); err != nil {
+		return err
+	}
+	// The mint's log may have been read anew for that, and have revoked a key.
+	b, err := w.Balance()
+	if err != nil || b.Revoked == 0 {
+		return err
+	}
+	return c.resume(ctx, w)
+}
+
+// resume goes on with what was begun, and says what it costs where a key was revoked.
+func (c *cli) resume(ctx context.Context, w *wallet.Wallet) error {
+	b, err := w.Balance()
+	if err != nil {
+		return err
+	}
+	if b.Revoked > 0 {
+		c.say("%s", revokedText(b.Revoked))
+	}
+	return w.Resume(ctx)
 }
 
 const walletDisputeHelp = `Ask the mint for what a center owes you and does not give back. The mint gives the

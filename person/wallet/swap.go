@@ -94,6 +94,8 @@ func (w *Wallet) trySwap(ctx context.Context, n uint64, sw *swap, seeds [][]byte
 		return w.swapSpent(ctx, n, sw, outputs, spent)
 	case err != nil && !passes(err) && !sw.Outputs[0].Epoch.Issues(w.clock.Now()):
 		return true, w.replan(ctx, n)
+	case errors.Is(err, cloudpal.Invalid) && seeds == nil:
+		return w.revokedSince(ctx, sw, err)
 	case err != nil:
 		return false, err
 	}
@@ -102,6 +104,22 @@ func (w *Wallet) trySwap(ctx context.Context, n uint64, sw *swap, seeds [][]byte
 		return false, err
 	}
 	return false, w.endSwap(ctx, n, coins)
+}
+
+// revokedSince looks at the mint's log anew after it refused a swap, and reports whether
+// the key of an input was revoked: then there is another way.
+func (w *Wallet) revokedSince(ctx context.Context, sw *swap, refused error) (again bool, err error) {
+	if _, err := w.fetchKeys(ctx, sw.Inputs[0].Epoch); err != nil {
+		return false, refused
+	}
+	s, err := w.look()
+	if err != nil {
+		return false, err
+	}
+	if sw.seeds(s.revoked()) == nil {
+		return false, refused
+	}
+	return true, nil
 }
 
 // short is how much the inputs lack of what the outputs are worth.
