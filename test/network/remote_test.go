@@ -238,6 +238,18 @@ func TestPayARemoteCenter(t *testing.T) {
 		t.Fatalf("at another center up leaves %+v, trouble %q", m, s.Problem)
 	}
 	l.Cloudpal("destroy", "--yes")
+
+	// What came back just now rests: up says so, and how to go on all the same.
+	l.Cloudpal("wallet", "sync")
+	to = []string{"--center", other.CenterAddress().String(), "--name", "laptop"}
+	if _, err := l.Try(append([]string{"up", "--json"}, to...)...); err == nil || !strings.Contains(err.Error(), "rest until") || !strings.Contains(err.Error(), "cloudpal wallet pay --now") {
+		t.Errorf("with tickets that rest: %v", err)
+	}
+	l.Cloudpal("wallet", "pay", "--now", "--ahead", "0h")
+	if m := l.Up(to...).Money; m == nil || m.Stage != centerapi.Funded || m.Ahead != 0 || m.Units == 0 {
+		t.Errorf("paid by hand, up leaves %+v", m)
+	}
+	l.Cloudpal("destroy", "--yes")
 	l.Cloudpal("wallet", "sync", "--now")
 	got = purse(t, l)
 	if owed, _ := b.owed(); got+owed != week {
