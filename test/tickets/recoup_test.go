@@ -36,8 +36,13 @@ func (w *world) revokes(k *ticket.Key) {
 	w.must(err)
 	w.must(w.log.Publish(w.Context(), entry, nil))
 	w.Add(4 * 24 * time.Hour) // by then every wallet looks at the log again
-	// The mint reads its log when it is asked for a key that it does not know, though not
-	// twice within a second.
+	w.reads(entry)
+}
+
+// reads returns when the mint has read an entry of its log. It does that when it is asked
+// for a key that it does not know, though not twice within a second.
+func (w *world) reads(entry manifest.Entry) {
+	w.Helper()
 	tick, end := time.NewTicker(50*time.Millisecond), time.After(time.Minute)
 	defer tick.Stop()
 	c := w.client()
@@ -46,12 +51,15 @@ func (w *world) revokes(k *ticket.Key) {
 		if !errors.Is(err, cloudpal.Invalid) {
 			w.Fatalf("a key that there is not: %v", err)
 		}
-		raw, err := c.Manifest(w.Context(), k.Epoch)
-		w.must(err)
-		b, err := manifest.ParseBundle(raw)
-		w.must(err)
-		if slices.Contains(b.Entries, entry) {
-			return
+		raw, err := c.Manifest(w.Context(), ticket.EpochAt(w.Now()))
+		if err == nil {
+			b, err := manifest.ParseBundle(raw)
+			w.must(err)
+			if slices.Contains(b.Entries, entry) {
+				return
+			}
+		} else if !errors.Is(err, cloudpal.NotExist) {
+			w.Fatal(err)
 		}
 		select {
 		case <-tick.C:
@@ -236,5 +244,33 @@ func TestRevokedKeyOfChangeAndRestore(t *testing.T) {
 	w.must(again.Resume(t.Context()))
 	if b, err := again.Balance(); err != nil || b.Paid != 3*64-1 || b.Revoked != 0 {
 		t.Errorf("restored, the balance is %+v (%v)", b, err)
+	}
+}
+
+// A wallet that has not heard of a revocation hears of it when a center refuses a ticket:
+// that comes back as others, which cannot pay there before next month's keys.
+func TestRefusedTicketComesBack(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c, p := w.center(), w.person()
+	p.buys()
+	desk := counter{c, p.account}
+	w.revokes(w.key(ticket.Paid, 64))
+	c.Chores(t.Context())
+	if _, err := p.Fund(t.Context(), p.stay(desk), 0); !errors.Is(err, cloudpal.Denied) {
+		t.Fatalf("a ticket whose key is revoked: %v", err)
+	}
+	if _, err := p.Fund(t.Context(), p.stay(desk), 0); !errors.Is(err, cloudpal.Busy) || cloudpal.HintOf(err) == "" {
+		t.Errorf("with no key for a slice: %v, hint %q", err, cloudpal.HintOf(err))
+	}
+	w.must(p.Resume(t.Context()))
+	if b, err := p.Balance(); err != nil || b.Paid != 3*64 || b.Revoked+b.Moving != 0 {
+		t.Errorf("the balance is %+v (%v)", b, err)
+	}
+	w.Add(20 * 24 * time.Hour) // another month
+	w.reads(w.publish(ticket.EpochAt(w.Now())))
+	c.Chores(t.Context())
+	if tab, err := p.Fund(t.Context(), p.stay(desk), 0); err != nil || tab.Paid != 64 {
+		t.Errorf("a month later: %+v (%v)", tab, err)
 	}
 }

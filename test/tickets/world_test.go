@@ -80,12 +80,7 @@ func newWorld(t *testing.T) *world {
 	_, w.receipts, err = ed25519.GenerateKey(rand.Reader)
 	w.must(err)
 	w.press = press{}
-	e := ticket.EpochAt(now)
-	m, err := manifest.New(issuer, e, w.receipts.Public().(ed25519.PublicKey), w.press.fill(w, e))
-	w.must(err)
-	entry, err := m.Sign(w.root)
-	w.must(err)
-	w.must(w.log.Publish(t.Context(), entry, m.Public()))
+	w.publish(ticket.EpochAt(now))
 
 	b, err := books.Open(t.Context(), t.TempDir()+"/books.db")
 	w.must(err)
@@ -114,6 +109,17 @@ func newWorld(t *testing.T) *world {
 	}))
 	t.Cleanup(w.server.Close)
 	return w
+}
+
+// publish makes the keys of an epoch.
+func (w *world) publish(e ticket.Epoch) manifest.Entry {
+	w.Helper()
+	m, err := manifest.New(issuer, e, w.receipts.Public().(ed25519.PublicKey), w.press.fill(w, e))
+	w.must(err)
+	entry, err := m.Sign(w.root)
+	w.must(err)
+	w.must(w.log.Publish(w.Context(), entry, m.Public()))
+	return entry
 }
 
 func (w *world) noteKey(name string) (secret, public string) {
