@@ -419,6 +419,9 @@ func (h *Home) Leave(ctx context.Context) (ticket.Units, error) {
 	if err != nil || !about.Paid {
 		return 0, err
 	}
+	if _, err := wallet.ReadSeed(WalletDir(h.dir)); errors.Is(err, cloudpal.NotExist) {
+		return 0, nil // nothing was ever paid, and no wallet is to be made for that
+	}
 	w, err := h.openPaying(ctx, c, s, nil)
 	if errors.Is(err, errNoWallet) {
 		return 0, nil

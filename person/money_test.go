@@ -233,6 +233,31 @@ func TestTicketsThatHide(t *testing.T) {
 	}
 }
 
+// Who has paid nothing leaves with nothing, and without a wallet.
+func TestLeaveWithoutAWallet(t *testing.T) {
+	c := newCloud(t)
+	c.sells("mint.example")
+	d := c.newDevice()
+	d.end()
+	d.grants(newGrant(t, "mint.example"))
+	if back, err := d.home.Leave(t.Context()); err != nil || back != 0 {
+		t.Errorf("%d came back (%v)", back, err)
+	}
+	if _, err := os.Stat(WalletDir(d.home.Dir())); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("there is a wallet now (%v)", err)
+	}
+	err := d.home.Change(t.Context(), func(s *State) error { s.Center.Local = nil; return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := wallet.KeepSeed(WalletDir(d.home.Dir()), ticket.Seed{1}); err != nil {
+		t.Fatal(err)
+	}
+	if back, err := d.home.Leave(t.Context()); err != nil || back != 0 {
+		t.Errorf("with a wallet of another mint %d came back (%v)", back, err)
+	}
+}
+
 func TestMoneyInFigures(t *testing.T) {
 	b := wallet.Balance{Issuer: "mint.example", Holdings: []wallet.Holding{
 		{Class: ticket.Free, Denomination: 64, Tickets: 3}, {Class: ticket.Free, Denomination: 1, Tickets: 2}, {Class: ticket.Paid, Denomination: 4096, Tickets: 9},

@@ -256,8 +256,8 @@ func (c *cli) newSeed(home, base string, own person.Owner) (seed ticket.Seed, er
 	defer h.Close()
 	s, err := h.Read()
 	switch {
-	case errors.Is(err, cloudpal.NotExist):
-		return c.firstSeed(base)
+	case errors.Is(err, cloudpal.NotExist), err == nil && !s.Shown:
+		return c.firstSeed(base) // nobody has seen a phrase yet by which tickets could be restored
 	case err != nil:
 		return seed, err
 	case len(s.Wallet) != len(seed):

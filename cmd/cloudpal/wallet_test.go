@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -79,6 +80,14 @@ func TestWalletOfAPerson(t *testing.T) {
 	center := person.Center{Address: api.Address{Host: "203.0.113.5", Port: 7443, Key: api.Fingerprint{1}}}
 	phrase, err := h.NewPerson(t.Context(), center, "laptop", nil)
 	if err != nil {
+		t.Fatal(err)
+	}
+	unseen, err := c.newSeed(dir, filepath.Join(dir, "unseen"), own)
+	if err != nil || unseen == ticket.Seed(phrase.Root().WalletSeed()) || !strings.Contains(errs.String(), "24 words") {
+		t.Errorf("a phrase that nobody has seen is the wallet's (%v), and it says %q", err, errs)
+	}
+	errs.Reset()
+	if err := h.SetShown(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	got, err := c.newSeed(dir, walletDir(dir), own)

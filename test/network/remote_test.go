@@ -158,7 +158,7 @@ func (b *bank) audit(center *world.World) (units int64) {
 func (b *bank) center(i *world.Internet) *world.World {
 	b.t.Helper()
 	tariff := filepath.Join(b.t.TempDir(), "tariff.json")
-	if err := os.WriteFile(tariff, []byte(`{"tariff": {"core": 51200}, "slice": 64, "classes": ["paid"]}`), 0o600); err != nil {
+	if err := os.WriteFile(tariff, []byte(`{"tariff": {"core": 36864}, "slice": 64, "classes": ["paid"]}`), 0o600); err != nil {
 		b.t.Fatal(err)
 	}
 	return world.NewCenter(b.t, i, "--core", world.Core(b.t), "--pal-disk", "256M", "--idle", "1h", "--tickets", b.trust, "--tariff", tariff)
