@@ -2,6 +2,7 @@ package tickets
 
 import (
 	"bytes"
+	"context"
 	"crypto/ed25519"
 	"crypto/rand"
 	"errors"
@@ -167,6 +168,16 @@ func TestRecoup(t *testing.T) {
 	}
 }
 
+// deaf asks the mint, and does not hear what it answers.
+type deaf struct{ *mintapi.Client }
+
+func (d deaf) Recoup(ctx context.Context, inputs []ticket.Spend, seeds [][]byte, outputs []ticket.Output) ([][]byte, error) {
+	if _, err := d.Client.Recoup(ctx, inputs, seeds, outputs); err != nil {
+		return nil, err
+	}
+	return nil, cloudpal.Missing
+}
+
 // A wallet has tickets of a key that was revoked changed by itself, and pays with what they
 // became; those that wait at a center come back.
 func TestWalletRecoups(t *testing.T) {
@@ -187,6 +198,18 @@ func TestWalletRecoups(t *testing.T) {
 	w.must(err)
 	if b.Revoked != 2*64 || b.Paid != 48 {
 		t.Errorf("with a key revoked the balance is %+v", b)
+	}
+	// The first time, the answers get lost.
+	config := p.config
+	config.Connect = func() (wallet.Mint, error) { return deaf{w.client()}, nil }
+	lost, err := wallet.Open(config)
+	w.must(err)
+	defer lost.Close()
+	if err := lost.Resume(t.Context()); !errors.Is(err, cloudpal.Missing) {
+		t.Errorf("without an answer: %v", err)
+	}
+	if b, err = p.Balance(); err != nil || b.Revoked != 0 || b.Moving != 2*64 {
+		t.Errorf("without an answer the balance is %+v (%v)", b, err)
 	}
 	w.must(p.Resume(t.Context()))
 	if b, err = p.Balance(); err != nil || b.Revoked != 0 || b.Paid != 3*64-16 || b.Moving != 0 {
