@@ -353,10 +353,7 @@ func (w *walker) hand(of ...ticket.Denomination) (h hand) {
 		if err != nil {
 			panic(err)
 		}
-		o, err := s.Output()
-		if err != nil {
-			panic(err)
-		}
+		o := s.Output()
 		h.secrets, h.outputs = append(h.secrets, s), append(h.outputs, o)
 	}
 	return h

@@ -159,21 +159,13 @@ func (m *model) issueAgain(t *rapid.T) {
 	}
 	var other hand
 	for _, s := range q.hand.secrets { // as many new ones
-		k, err := m.house.Mint.key(m.ctx(), mustOutput(s).Key)
+		k, err := m.house.Mint.key(m.ctx(), s.Output().Key)
 		m.ok(err)
 		one := m.hand(ticket.Paid, 82, k.Denomination)
 		other.secrets, other.outputs = append(other.secrets, one.secrets...), append(other.outputs, one.outputs...)
 	}
 	_, err = m.Issue(m.ctx(), issueRequest(q.id, other, m.lock[q.id]))
 	m.wants(cloudpal.Exist, err)
-}
-
-func mustOutput(s ticket.Secret) ticket.Output {
-	o, err := s.Output()
-	if err != nil {
-		panic(err)
-	}
-	return o
 }
 
 // take takes a ticket out of what the person has.

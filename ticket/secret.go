@@ -35,10 +35,12 @@ const maxBranch = 255
 
 // A Secret is one ticket before it is signed: its key and what blinds it.
 type Secret struct {
-	key   ed25519.PrivateKey
-	blind BlindSeed
-	of    *Key
-	token Token
+	key     ed25519.PrivateKey
+	blind   BlindSeed
+	of      *Key
+	token   Token
+	blinded [BlindSize]byte
+	state   blindrsa.State // takes the blind off again
 }
 
 // Derive returns the n-th secret of a branch under a key of the issuer's, always
@@ -61,7 +63,8 @@ func Derive(seed Seed, branch Branch, issuer string, k *Key, n uint64) (Secret, 
 		Nonce:     SerialOf(s.key.Public().(ed25519.PublicKey)),
 		Challenge: ChallengeDigest(issuer, k.Class), Key: k.id,
 	}
-	return s, nil
+	s.blinded, s.state, err = blind(k, s.token, s.blind)
+	return s, err
 }
 
 // String hides the secret.
@@ -77,27 +80,19 @@ type Output struct {
 }
 
 // Output returns what is sent to be signed, always the same.
-func (s Secret) Output() (Output, error) {
-	blinded, _, err := s.blinded()
-	if err != nil {
-		return Output{}, err
-	}
-	return Output{Key: s.token.Key, Blinded: [BlindSize]byte(blinded)}, nil
-}
+func (s Secret) Output() Output { return Output{Key: s.token.Key, Blinded: s.blinded} }
 
-// blinded is a pure function of s, so that no state needs to be kept between Output
-// and Finish.
-func (s Secret) blinded() ([]byte, blindrsa.State, error) { return blind(s.of, s.token, s.blind) }
-
-func blind(k *Key, t Token, seed BlindSeed) ([]byte, blindrsa.State, error) {
+// blind blinds a token with what follows from a seed: always the same, so that no state
+// needs to be kept between Output and Finish.
+func blind(k *Key, t Token, seed BlindSeed) (blinded [BlindSize]byte, state blindrsa.State, err error) {
 	stream := sha3.NewSHAKE256()
 	stream.Write([]byte("cloudpal ticket blind v1"))
 	stream.Write(seed[:])
-	blinded, state, err := k.client.Blind(io.Reader(stream), t.appendInput(nil))
+	b, state, err := k.client.Blind(io.Reader(stream), t.appendInput(nil))
 	if err != nil {
-		return nil, state, cloudpal.E("blind a ticket", cloudpal.Invalid, err)
+		return blinded, state, cloudpal.E("blind a ticket", cloudpal.Invalid, err)
 	}
-	return blinded, state, nil
+	return [BlindSize]byte(b), state, nil
 }
 
 // A BlindSeed is what a ticket's salt and blinding factor are drawn from. Who shows it
@@ -124,24 +119,17 @@ func OutputOf(k *Key, t Token, seed BlindSeed) (Output, error) {
 		return Output{}, cloudpal.E("blind a ticket", cloudpal.Invalid, errors.New("it is of another key"))
 	}
 	blinded, _, err := blind(k, t, seed)
-	if err != nil {
-		return Output{}, err
-	}
-	return Output{Key: k.id, Blinded: [BlindSize]byte(blinded)}, nil
+	return Output{Key: k.id, Blinded: blinded}, err
 }
 
 // Finish makes a ticket of the mint's blind signature. It refuses one that is not by
 // the key, with which the ticket would be worth nothing.
 func (s Secret) Finish(signature []byte) (Ticket, error) {
 	const op = "take a ticket"
-	_, state, err := s.blinded()
-	if err != nil {
-		return Ticket{}, err
-	}
 	if len(signature) != BlindSize {
 		return Ticket{}, cloudpal.E(op, cloudpal.Invalid, errors.New("the signature has another size"))
 	}
-	authenticator, err := s.of.client.Finalize(state, signature)
+	authenticator, err := s.of.client.Finalize(s.state, signature)
 	if err != nil {
 		return Ticket{}, cloudpal.E(op, cloudpal.Denied, errors.New("the mint's signature is not by the key it was asked for"))
 	}

@@ -29,10 +29,7 @@ func spent(t *testing.T, c ticket.Contract) (ticket.Ticket, *ticket.Key, ticket.
 	if err != nil {
 		t.Fatal(err)
 	}
-	o, err := secret.Output()
-	if err != nil {
-		t.Fatal(err)
-	}
+	o := secret.Output()
 	blind, err := s.Sign(o.Blinded[:])
 	if err != nil {
 		t.Fatal(err)

@@ -252,12 +252,10 @@ func (w *Wallet) secrets(ctx context.Context, all []want) ([]ticket.Secret, []ti
 		if err == nil {
 			secrets[i], err = ticket.Derive(w.seed, o.Branch, w.trust.Issuer, k, o.N)
 		}
-		if err == nil {
-			outputs[i], err = secrets[i].Output()
-		}
 		if err != nil {
 			return nil, nil, err
 		}
+		outputs[i] = secrets[i].Output()
 	}
 	return secrets, outputs, nil
 }

@@ -56,10 +56,7 @@ func (p *Payer) Buy(c ticket.Class, d ticket.Denomination, e ticket.Epoch) ticke
 	if err != nil {
 		p.tb.Fatal(err)
 	}
-	out, err := s.Output()
-	if err != nil {
-		p.tb.Fatal(err)
-	}
+	out := s.Output()
 	t := p.finish(press, s, out)
 	p.tickets[t.Serial()] = t
 	return t
@@ -106,10 +103,7 @@ func (p *Payer) outputs(t ticket.Ticket) (list []ticket.Output) {
 		}
 	}
 	for _, s := range p.blanks[t.Serial()] {
-		o, err := s.Output()
-		if err != nil {
-			p.tb.Fatal(err)
-		}
+		o := s.Output()
 		list = append(list, o)
 	}
 	return list

@@ -53,10 +53,7 @@ func outputs(t *testing.T, k *ticket.Key, n int) (blinded [][]byte, secrets []ti
 		if err != nil {
 			t.Fatal(err)
 		}
-		o, err := s.Output()
-		if err != nil {
-			t.Fatal(err)
-		}
+		o := s.Output()
 		blinded, secrets = append(blinded, o.Blinded[:]), append(secrets, s)
 	}
 	return blinded, secrets
