@@ -95,7 +95,7 @@ func (b *Books) Check(ctx context.Context, keys []*ticket.Key) error {
 func (b *Books) count(ctx context.Context, wrong, query string) error {
 	const op = "check the mint's books"
 	var n int64
-	if err := b.db.QueryRowContext(ctx, query).Scan(&n); err != nil {
+	if err := b.find(ctx, []any{&n}, query); err != nil {
 		return failed(op, err)
 	}
 	if n != 0 {
@@ -113,16 +113,16 @@ func (b *Books) checkKeys(ctx context.Context, keys []*ticket.Key) error {
 			`select count(*) from outputs where key = $1`: &signed,
 			`select count(*) from spent where key = $1`:   &back,
 		} {
-			if err := b.db.QueryRowContext(ctx, query, id[:]).Scan(n); err != nil {
+			if err := b.find(ctx, []any{n}, query, id[:]); err != nil {
 				return failed(op, err)
 			}
 		}
 		name := of(outstanding, id[:])
-		err := b.db.QueryRowContext(ctx, `select coalesce(sum(balance), 0) from accounts where name = $1`, name).Scan(&out)
+		err := b.find(ctx, []any{&out}, `select coalesce(sum(balance), 0) from accounts where name = $1`, name)
 		if err != nil {
 			return failed(op, err)
 		}
-		err = b.db.QueryRowContext(ctx, `select coalesce(-sum(amount), 0) from postings where name = $1 and entry = $2`, name, "expire/"+name).Scan(&dropped)
+		err = b.find(ctx, []any{&dropped}, `select coalesce(-sum(amount), 0) from postings where name = $1 and entry = $2`, name, "expire/"+name)
 		if err != nil {
 			return failed(op, err)
 		}
@@ -135,7 +135,11 @@ func (b *Books) checkKeys(ctx context.Context, keys []*ticket.Key) error {
 
 // query reads rows.
 func query[T any](ctx context.Context, b *Books, op string, read func(scan func(...any) error) (T, error), query string, args ...any) ([]T, error) {
-	rows, err := b.db.QueryContext(ctx, query, args...)
+	s, err := b.statement(ctx, query)
+	if err != nil {
+		return nil, failed(op, err)
+	}
+	rows, err := s.QueryContext(ctx, args...)
 	if err != nil {
 		return nil, failed(op, err)
 	}

@@ -28,6 +28,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -50,6 +51,11 @@ type Books struct {
 	db    *sql.DB
 	queue chan *change
 
+	mu         sync.Mutex
+	statements map[string]*sql.Stmt // by their text
+
+	unknown []string // statements of the last transaction; only who writes has them
+
 	stop    context.CancelFunc
 	stopped chan struct{} // closed once nothing is written any more
 }
@@ -70,8 +76,9 @@ func Open(ctx context.Context, place string) (*Books, error) {
 		return nil, cloudpal.E(op, kindOf(err), err)
 	}
 	db.SetMaxOpenConns(maxConns)
+	db.SetMaxIdleConns(maxConns)
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
-	b := &Books{db: db, queue: make(chan *change, maxBatch), stop: stop, stopped: make(chan struct{})}
+	b := &Books{db: db, queue: make(chan *change, maxBatch), statements: map[string]*sql.Stmt{}, stop: stop, stopped: make(chan struct{})}
 	if err := b.prepare(ctx); err != nil {
 		stop()
 		return nil, cloudpal.E(op, kindOf(err), errors.Join(err, db.Close())).WithHint(hint(err))
@@ -138,6 +145,41 @@ func (b *Books) Close() error {
 	b.stop()
 	<-b.stopped
 	return b.db.Close()
+}
+
+// statement returns one with that text, which a connection reads once: to read it each
+// time takes as long as to do what it says. There are as many as are written in this
+// package.
+func (b *Books) statement(ctx context.Context, query string) (*sql.Stmt, error) {
+	if s := b.known(query); s != nil {
+		return s, nil
+	}
+	s, err := b.db.PrepareContext(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if other := b.statements[query]; other != nil { // another caller was faster
+		return other, s.Close()
+	}
+	b.statements[query] = s
+	return s, nil
+}
+
+func (b *Books) known(query string) *sql.Stmt {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.statements[query]
+}
+
+// find reads one row into dest. The error is sql.ErrNoRows where there is none.
+func (b *Books) find(ctx context.Context, dest []any, query string, args ...any) error {
+	s, err := b.statement(ctx, query)
+	if err != nil {
+		return err
+	}
+	return s.QueryRowContext(ctx, args...).Scan(dest...)
 }
 
 // change commits what make does, or nothing of it. Make can be called by another
@@ -209,6 +251,14 @@ func (b *Books) write(ctx context.Context) {
 	}
 }
 
+// learn makes for all what was new in a transaction.
+func (b *Books) learn(ctx context.Context) {
+	for _, query := range b.unknown {
+		b.statement(ctx, query) // where that fails, the next transaction makes its own
+	}
+	b.unknown = nil
+}
+
 // commit answers each change of a batch. Where the whole is not committed, nobody
 // is told anything else: what one was refused for may be another's that is not
 // there.
@@ -216,6 +266,7 @@ func (b *Books) commit(batch []*change) {
 	ctx, cancel := context.WithTimeout(context.Background(), writeTimeout)
 	defer cancel()
 	answers, err := b.transact(ctx, batch)
+	b.learn(ctx)
 	for i, c := range batch {
 		if err != nil {
 			c.done <- err
@@ -233,7 +284,7 @@ func (b *Books) transact(ctx context.Context, batch []*change) ([]error, error) 
 	defer s.Rollback()
 	answers := make([]error, len(batch))
 	for i, c := range batch {
-		if answers[i], err = one(ctx, s, c); err != nil {
+		if answers[i], err = b.one(ctx, s, c); err != nil {
 			return nil, err
 		}
 	}
@@ -242,14 +293,14 @@ func (b *Books) transact(ctx context.Context, batch []*change) ([]error, error) 
 
 // one makes one change, or none of it: then answer says why. With err, the whole
 // transaction is no good any more.
-func one(ctx context.Context, s *sql.Tx, c *change) (answer, err error) {
+func (b *Books) one(ctx context.Context, s *sql.Tx, c *change) (answer, err error) {
 	if c.ctx.Err() != nil {
 		return context.Cause(c.ctx), nil // nobody waits for it
 	}
 	if _, err := s.ExecContext(ctx, "savepoint change"); err != nil {
 		return nil, err
 	}
-	t := &tx{ctx: ctx, sql: s}
+	t := &tx{ctx: ctx, books: b, sql: s}
 	if answer = c.make(t); t.err != nil {
 		answer = t.err
 	}
@@ -265,17 +316,35 @@ func one(ctx context.Context, s *sql.Tx, c *change) (answer, err error) {
 // A tx is the transaction of one change. After its first error it does nothing
 // more, and the change is not made.
 type tx struct {
-	ctx context.Context
-	sql *sql.Tx
-	err error
+	ctx   context.Context
+	books *Books
+	sql   *sql.Tx
+	err   error
+}
+
+// statement returns one that is made in the transaction, or nil and keeps the error.
+// One that is new is noted for later: to make it for all would take a connection more
+// than there may be.
+func (t *tx) statement(query string) *sql.Stmt {
+	if t.err != nil {
+		return nil
+	}
+	if s := t.books.known(query); s != nil {
+		return t.sql.StmtContext(t.ctx, s)
+	}
+	s, err := t.sql.PrepareContext(t.ctx, query)
+	t.err = err
+	t.books.unknown = append(t.books.unknown, query)
+	return s
 }
 
 // exec returns how many rows it changed.
 func (t *tx) exec(query string, args ...any) int64 {
-	if t.err != nil {
+	s := t.statement(query)
+	if s == nil {
 		return 0
 	}
-	r, err := t.sql.ExecContext(t.ctx, query, args...)
+	r, err := s.ExecContext(t.ctx, args...)
 	if err != nil {
 		t.err = err
 		return 0
@@ -287,10 +356,11 @@ func (t *tx) exec(query string, args ...any) int64 {
 
 // find reads one row into dest, if there is one.
 func (t *tx) find(dest []any, query string, args ...any) bool {
-	if t.err != nil {
+	s := t.statement(query)
+	if s == nil {
 		return false
 	}
-	err := t.sql.QueryRowContext(t.ctx, query, args...).Scan(dest...)
+	err := s.QueryRowContext(t.ctx, args...).Scan(dest...)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		t.err = err
 	}

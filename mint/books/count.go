@@ -27,11 +27,11 @@ func (b *Books) Hours(ctx context.Context, id ticket.KeyID) ([]Hour, error) {
 // LastHour returns the last hour in which something was done under a key, and 0 where
 // nothing was.
 func (b *Books) LastHour(ctx context.Context, id ticket.KeyID) (hour int64, err error) {
-	err = b.db.QueryRowContext(ctx, `select coalesce(max(hour), 0) from (
+	err = b.find(ctx, []any{&hour}, `select coalesce(max(hour), 0) from (
 			select max(hour) as hour from outputs where key = $1
 			union all
 			select max(hour) from spent where key = $1
-		) as hours`, id[:]).Scan(&hour)
+		) as hours`, id[:])
 	if err != nil {
 		return 0, failed("count tickets", err)
 	}

@@ -43,10 +43,11 @@ func readDeposit(scan func(...any) error) (d Deposit, err error) {
 }
 
 func (t *tx) deposit(serial ticket.Serial) (d Deposit, found bool) {
-	if t.err != nil {
+	query := t.statement(`select ` + depositColumns + depositsFrom + `where d.serial = $1`)
+	if query == nil {
 		return d, false
 	}
-	rows, err := t.sql.QueryContext(t.ctx, `select `+depositColumns+depositsFrom+`where d.serial = $1`, serial[:])
+	rows, err := query.QueryContext(t.ctx, serial[:])
 	if err != nil {
 		t.err = err
 		return d, false
@@ -65,23 +66,27 @@ func (t *tx) deposit(serial ticket.Serial) (d Deposit, found bool) {
 // its center, once, and returns the deposit as it is written.
 func (b *Books) Deposit(ctx context.Context, k *ticket.Key, d Deposit) (Deposit, error) {
 	const op = "credit a deposit"
+	var first bool
 	err := b.change(ctx, op, func(t *tx) error {
 		id, unit := k.ID(), k.Class.String()
-		if !t.spend(Input{k, d.Serial}, d.Contract, d.Hour) {
+		if first = t.spend(Input{k, d.Serial}, d.Contract, d.Hour); !first {
 			return t.err
 		}
 		// The post first: it holds the center's account, and so its numbers.
 		t.post("deposit/"+hex.EncodeToString(d.Serial[:]), unit, d.Hour, map[string]int64{
 			of(outstanding, id[:]): -int64(k.Denomination), of(payable, d.Center[:]): int64(k.Denomination),
 		})
-		var n int64
-		t.find([]any{&n}, `select coalesce(max(n), 0) from deposits where center = $1`, d.Center[:])
+		d.Key, d.Class, d.Amount, d.Refunded = id, k.Class, k.Denomination, 0
+		t.find([]any{&d.N}, `select coalesce(max(n), 0) + 1 from deposits where center = $1`, d.Center[:])
 		t.exec(`insert into deposits (serial, center, n, key, class, amount, blank, contract, hour, epoch) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`,
-			d.Serial[:], d.Center[:], n+1, id[:], int64(k.Class), int64(k.Denomination), d.Blank[:], d.Contract[:], d.Hour, int64(d.Epoch))
+			d.Serial[:], d.Center[:], d.N, id[:], int64(d.Class), int64(d.Amount), d.Blank[:], d.Contract[:], d.Hour, int64(d.Epoch))
 		return nil
 	})
-	if err != nil {
+	switch {
+	case err != nil:
 		return Deposit{}, err
+	case first:
+		return d, nil
 	}
 	return b.Deposited(ctx, d.Serial)
 }
@@ -114,7 +119,7 @@ func (b *Books) DepositsIn(ctx context.Context, id ticket.KeyID, hour int64) ([]
 func (b *Books) Balance(ctx context.Context, c ticket.CenterID, class ticket.Class) (owed, kept int64, err error) {
 	const op = "look at a center's account"
 	for name, n := range map[string]*int64{payable: &owed, held: &kept} {
-		err := b.db.QueryRowContext(ctx, `select coalesce(sum(balance), 0) from accounts where unit = $1 and name = $2`, class.String(), of(name, c[:])).Scan(n)
+		err := b.find(ctx, []any{n}, `select coalesce(sum(balance), 0) from accounts where unit = $1 and name = $2`, class.String(), of(name, c[:]))
 		if err != nil {
 			return 0, 0, failed(op, err)
 		}

@@ -89,7 +89,7 @@ func (b *Books) Signed(ctx context.Context, outputs []Output) ([]bool, error) {
 	for i, o := range outputs {
 		id := o.Key.ID()
 		var n int64
-		if err := b.db.QueryRowContext(ctx, `select count(*) from outputs where key = $1 and hash = $2`, id[:], o.Hash[:]).Scan(&n); err != nil {
+		if err := b.find(ctx, []any{&n}, `select count(*) from outputs where key = $1 and hash = $2`, id[:], o.Hash[:]); err != nil {
 			return nil, failed(op, err)
 		}
 		signed[i] = n > 0
@@ -106,7 +106,7 @@ type Input struct {
 // Swapped reports whether a contract was fulfilled: its outputs signed.
 func (b *Books) Swapped(ctx context.Context, contract ticket.Digest) (bool, error) {
 	var n int64
-	if err := b.db.QueryRowContext(ctx, `select count(*) from swaps where contract = $1`, contract[:]).Scan(&n); err != nil {
+	if err := b.find(ctx, []any{&n}, `select count(*) from swaps where contract = $1`, contract[:]); err != nil {
 		return false, failed("look for a swap", err)
 	}
 	return n > 0, nil
