@@ -33,17 +33,21 @@ func (t *Till) CloseTab(owner api.Fingerprint, id api.TabID) (api.Signed, error)
 		return api.Signed{}, cloudpal.E(op, cloudpal.Invalid, errors.New("nothing was paid on it"))
 	}
 	next, kept, back := t.finish(tb)
+	was, payments := tb.state, tb.payments
 	b := t.store.begin()
-	b.put(stateKey(id), next)
-	for _, p := range back {
-		b.put(numbered(paymentsOf(id), p.N), p)
-	}
-	if err := b.commit(); err != nil {
-		return api.Signed{}, err
-	}
 	tb.state = next
 	for _, p := range back {
-		tb.payment(p.N).Is = returned
+		p.Is = returned
+		b.put(numbered(paymentsOf(id), p.N), p)
+	}
+	tb.settle()
+	b.put(stateKey(id), tb.state)
+	if err := b.commit(); err != nil {
+		for _, p := range back {
+			p.Is = booked
+		}
+		tb.state, tb.payments = was, payments
+		return api.Signed{}, err
 	}
 	// What is still to be taken to a mint is taken now: until then there is no
 	// refund of it.
@@ -51,18 +55,8 @@ func (t *Till) CloseTab(owner api.Fingerprint, id api.TabID) (api.Signed, error)
 	return *tb.Closed, t.announce(tb, api.Event{Time: next.ClosedAt, What: api.TabEnded})
 }
 
-func (t *tab) payment(n uint64) *payment {
-	for _, p := range t.payments {
-		if p.N == n {
-			return p
-		}
-	}
-	return nil
-}
-
 // finish works out a tab's end: the state that it has then, the payments that the
-// center keeps, and copies of those that it leaves alone. The caller holds the tab's
-// mu.
+// center keeps, and those that it leaves alone. The caller holds the tab's mu.
 func (t *Till) finish(tb *tab) (next state, kept, back []*payment) {
 	next = tb.state
 	o, _ := t.terms(tb.Offer)
@@ -75,9 +69,7 @@ func (t *Till) finish(tb *tab) (next state, kept, back []*payment) {
 			kept = append(kept, p)
 			worth += p.units()
 		case p.Is == booked:
-			c := *p
-			c.Is = returned
-			back = append(back, &c)
+			back = append(back, p)
 		}
 	}
 	// A mint gives back less than a whole ticket: each that was taken to it costs a
@@ -200,17 +192,21 @@ func (t *Till) rebut(d mint.Dispute) *mint.AnswerRequest {
 	return &mint.AnswerRequest{Record: tb.Agreed.Record, Countersigned: tb.Agreed.Counter}
 }
 
+// lastPrune is the row that says in which month prune was done.
+var lastPrune = []byte("d")
+
 // prune drops what can be of no use any more: payments whose keys are no more, and
-// tabs that have ended and have none. It reads all payments, so once a day is enough.
+// tabs that have ended and have none. It reads all payments, so it does that once in
+// each month: keys end with one.
 func (t *Till) prune() error {
 	now := t.now().Add(-clockSlack)
-	t.mu.Lock()
-	soon := now.Sub(t.pruned).Abs() < pruneEvery
-	t.mu.Unlock()
-	if soon {
-		return nil
+	month := ticket.EpochAt(now)
+	var done ticket.Epoch
+	if found, err := t.store.get(lastPrune, &done); err != nil || found && done == month {
+		return err
 	}
 	b := t.store.begin()
+	b.put(lastPrune, month)
 	left := map[api.TabID]bool{}
 	err := t.store.each(payments, func(key, value []byte) error {
 		p := new(payment)
@@ -236,6 +232,7 @@ func (t *Till) prune() error {
 		over := (tb.Closed != nil || tb.Stage == api.TabDeleted) && !left[tb.Request.ID]
 		if over {
 			b.del(stateKey(tb.Request.ID))
+			b.err = errors.Join(b.err, t.recall(tb))
 			for _, e := range tb.events {
 				b.del(numbered(eventsOf(tb.Request.ID), uint64(e.N)))
 			}
@@ -247,11 +244,5 @@ func (t *Till) prune() error {
 			t.mu.Unlock()
 		}
 	}
-	if err := b.commit(); err != nil {
-		return err
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.pruned = now
-	return nil
+	return b.commit()
 }

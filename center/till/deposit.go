@@ -194,14 +194,19 @@ func (t *Till) settleWith(p *payment, change func(next *payment, s *state) []api
 	}
 	next, s := *p, tb.state
 	told := change(&next, &s)
+	state, payments := tb.state, tb.payments
+	p.Is, tb.state = next.Is, s
+	if tb.Closed != nil {
+		tb.settle()
+	}
 	b := t.store.begin()
 	b.put(numbered(paymentsOf(p.Tab), p.N), &next)
-	b.put(stateKey(p.Tab), s)
+	b.put(stateKey(p.Tab), tb.state)
 	if err := b.commit(); err != nil {
+		p.Is, tb.state, tb.payments = booked, state, payments
 		return err
 	}
-	p.Is, p.Receipt, p.Evidence, p.Why = next.Is, next.Receipt, next.Evidence, next.Why
-	tb.state = s
+	p.Receipt, p.Evidence, p.Why = next.Receipt, next.Evidence, next.Why
 	return t.announce(tb, told...)
 }
 
@@ -209,6 +214,9 @@ func (t *Till) settleWith(p *payment, change func(next *payment, s *state) []api
 func (t *Till) announce(tb *tab, list ...api.Event) error {
 	if len(list) == 0 {
 		return nil
+	}
+	if err := t.recall(tb); err != nil {
+		return err
 	}
 	b := t.store.begin()
 	for _, e := range list {

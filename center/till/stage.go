@@ -94,6 +94,9 @@ func (t *Till) review(tb *tab, now time.Time, gap time.Duration) error {
 	if len(told) == 0 && next.Stage == tb.Stage && next.Ended.Equal(tb.Ended) && next.Warned == tb.Warned {
 		return nil
 	}
+	if err := t.recall(tb); err != nil {
+		return err
+	}
 	b := t.store.begin()
 	b.put(stateKey(tb.Request.ID), next)
 	was := tb.events
@@ -165,9 +168,9 @@ func (t *Till) Events(ctx context.Context, owner api.Fingerprint, id api.TabID, 
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	for {
-		list, changed := tb.eventsAfter(after)
-		if len(list) > 0 || wait == 0 {
-			return list, nil
+		list, changed, err := t.eventsAfter(tb, after)
+		if err != nil || len(list) > 0 || wait == 0 {
+			return list, err
 		}
 		select {
 		case <-changed:
@@ -180,14 +183,17 @@ func (t *Till) Events(ctx context.Context, owner api.Fingerprint, id api.TabID, 
 	}
 }
 
-func (t *tab) eventsAfter(n int64) (list []api.Event, changed chan struct{}) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+func (t *Till) eventsAfter(tb *tab, n int64) (list []api.Event, changed chan struct{}, err error) {
+	tb.mu.Lock()
+	defer tb.mu.Unlock()
+	if err := t.recall(tb); err != nil {
+		return nil, nil, err
+	}
 	list = []api.Event{}
-	for _, e := range t.events {
+	for _, e := range tb.events {
 		if e.N > n {
 			list = append(list, e)
 		}
 	}
-	return list, t.changed
+	return list, tb.changed, nil
 }

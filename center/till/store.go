@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -28,6 +29,8 @@ import (
 //	e tab n           api.Event, numbered from 1
 //	o digest          api.Signed, an offer
 //	c                 api.Signed, the present offer
+//	l                 time.Time, of the last Review
+//	d                 ticket.Epoch, the month in which what is over was dropped
 //	m issuer 0 epoch  pin, of a manifest
 //	s issuer          manifest.Checkpoint, the last seen
 type store struct {
@@ -143,6 +146,11 @@ func (s *store) each(kind byte, visit func(key, value []byte) error) error {
 
 // below visits the rows whose keys begin with head, without it.
 func (s *store) below(head []byte, visit func(key, value []byte) error) error {
+	return s.since(head, nil, visit)
+}
+
+// since is below from a key on, which is without head too.
+func (s *store) since(head, first []byte, visit func(key, value []byte) error) error {
 	end := append([]byte{}, head...)
 	for i := len(end) - 1; i >= 0; i-- {
 		if end[i]++; end[i] != 0 {
@@ -150,7 +158,7 @@ func (s *store) below(head []byte, visit func(key, value []byte) error) error {
 			break
 		}
 	}
-	i, err := s.db.NewIter(&pebble.IterOptions{LowerBound: head, UpperBound: end})
+	i, err := s.db.NewIter(&pebble.IterOptions{LowerBound: slices.Concat(head, first), UpperBound: end})
 	if err != nil {
 		return cloudpal.E("read the till's database", kindOf(err), err)
 	}

@@ -20,6 +20,7 @@ type tab struct {
 	payments []*payment // those from state.First on, by their numbers
 	next     uint64     // number of the next payment
 	events   []api.Event
+	unread   bool          // events are on disk alone: see recall
 	changed  chan struct{} // closed at the next event
 	stored   bool          // its state is on disk
 	rate     ticket.Units  // a day, as the pal was when last counted
@@ -171,17 +172,21 @@ func (t *tab) limit(slice ticket.Units, now time.Time) (most ticket.Units, why s
 	return most, why
 }
 
-// settle lets go of payments that are used up for good: nothing of them comes back.
-// The caller holds mu and writes the state.
+// settle lets go of payments of which nothing is to be done here any more: they are
+// used up for good, or the tab is closed and says itself what comes back of them. The
+// caller holds mu and writes the state.
 func (t *tab) settle() {
-	r := t.Agreed.record()
-	for r != nil && len(t.payments) > 0 {
+	closed, used := t.Closed != nil, ticket.Units(0)
+	if r := t.Agreed.record(); r != nil {
+		used = r.Used
+	}
+	for len(t.payments) > 0 {
 		p := t.payments[0]
 		switch {
-		case p.Is == deposited && t.Base+p.units() <= r.Used:
+		case p.Is == deposited && (closed || t.Base+p.units() <= used):
 			t.Base += p.units()
-		case p.Is == deposited || p.Is == booked:
-			return
+		case p.Is == deposited, p.Is == booked, p.Is == refused && closed:
+			return // of a closed tab it can still be seen what was refused
 		}
 		t.payments, t.First = t.payments[1:], p.N+1
 	}
@@ -190,8 +195,28 @@ func (t *tab) settle() {
 // maxEvents is how many events of a tab are kept.
 const maxEvents = 100
 
-// tell adds an event to a batch that changes the tab. The caller holds mu, and calls
-// wake when the batch is written.
+// recall reads a tab's events where that was not done yet: most tabs are over, and
+// nobody asks for theirs. The caller holds the tab's mu.
+func (t *Till) recall(tb *tab) error {
+	if !tb.unread {
+		return nil
+	}
+	var list []api.Event
+	err := t.store.below(eventsOf(tb.Request.ID), func(_, value []byte) error {
+		var e api.Event
+		err := json.Unmarshal(value, &e)
+		list = append(list, e)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	tb.events, tb.unread = list, false
+	return nil
+}
+
+// tell adds an event to a batch that changes the tab, whose events are read. The caller
+// holds mu, and calls wake when the batch is written.
 func (t *tab) tell(b *batch, e api.Event) {
 	e.N = 1
 	if len(t.events) > 0 {
@@ -385,18 +410,20 @@ func (t *Till) loadTabs() error {
 			return err
 		}
 		tb := newTab(s)
-		tb.stored, tb.next = true, max(1, s.First)
+		tb.stored, tb.unread, tb.next = true, true, max(1, s.First)
 		t.keepLocked(tb)
 		return nil
 	})
 	for id, tb := range t.tabs {
-		err = errors.Join(err, t.loadPayments(id, tb), t.loadEvents(id, tb))
+		err = errors.Join(err, t.loadPayments(id, tb))
 	}
 	return err
 }
 
+// loadPayments takes up a tab's payments that are not used up. Those before them nobody
+// waits for: who paid most tabs and left has none that is read here.
 func (t *Till) loadPayments(id api.TabID, tb *tab) error {
-	return t.store.below(paymentsOf(id), func(_, value []byte) error {
+	return t.store.since(paymentsOf(id), numbered(nil, tb.First), func(_, value []byte) error {
 		p := new(payment)
 		if err := json.Unmarshal(value, p); err != nil {
 			return err
@@ -407,19 +434,8 @@ func (t *Till) loadPayments(id api.TabID, tb *tab) error {
 		if p.Is == booked {
 			t.queue.add(p)
 		}
-		if p.N >= tb.First {
-			tb.payments = append(tb.payments, p)
-		}
+		tb.payments = append(tb.payments, p)
 		tb.next = max(tb.next, p.N+1)
 		return nil
-	})
-}
-
-func (t *Till) loadEvents(id api.TabID, tb *tab) error {
-	return t.store.below(eventsOf(id), func(_, value []byte) error {
-		var e api.Event
-		err := json.Unmarshal(value, &e)
-		tb.events = append(tb.events, e)
-		return err
 	})
 }

@@ -87,7 +87,6 @@ type Till struct {
 	unpaid []api.TabID // tabs in memory alone, the oldest first
 	queue  queue
 	last   time.Time // of Review; see there
-	pruned time.Time
 }
 
 // Open opens a till and takes up what an earlier one left. It asks nobody: Run, or the
@@ -132,7 +131,6 @@ const (
 	depositEvery = time.Second
 	reviewEvery  = 5 * time.Second
 	choresEvery  = 10 * time.Minute
-	pruneEvery   = 24 * time.Hour
 )
 
 // Run does what is due until ctx ends.
