@@ -24,6 +24,7 @@ var suite = map[string]func(t *testing.T, e engine){
 	"Reversed":    testReversed,
 	"TakenLate":   testTakenLate,
 	"Swap":        testSwap,
+	"SwapAtOnce":  testSwapAtOnce,
 	"HalfBound":   testHalfBound,
 	"Deposit":     testDeposit,
 	"NotBefore":   testNotBefore,
@@ -211,6 +212,47 @@ func testSwap(t *testing.T, e engine) {
 		t.Fatalf("a ticket that was swapped was swapped again: %v", err)
 	}
 	h.must(spent.Evidence.Proves(issuer, h.keyOf(have[3]), have[3].Serial(), ticket.SwapContract{Outputs: other.digest()}))
+	h.check()
+}
+
+// Asked twice at once, a swap is one, at whatever instant the other comes in between.
+func testSwapAtOnce(t *testing.T, e engine) {
+	h := newHouse(t, e)
+	ann, ctx := h.person("ann"), t.Context()
+	looks, at, other := 0, 0, func() {}
+	c := h.Config
+	c.Now = func() time.Time {
+		if looks++; looks == at {
+			other()
+		}
+		return h.clock.now()
+	}
+	m, err := New(c)
+	h.must(err)
+	for came := true; came; at++ { // at first nobody comes
+		to := ann.hand(ticket.Paid, 82, 1, 1, 1, 1)
+		spend := ann.buy("small")[0].Sign(ticket.SwapContract{Outputs: to.digest()})
+		r := api.SwapRequest{Inputs: [][]byte{spend.Append(nil)}, Outputs: api.Outputs(to.outputs)}
+		var first api.Signatures
+		came = at == 0
+		other = func() {
+			first, err = h.Swap(ctx, r)
+			h.must(err)
+			came = true
+		}
+		looks = 0
+		second, err := m.Swap(ctx, r)
+		if err != nil {
+			t.Fatalf("the other came at instant %d: %v", at, err)
+		}
+		if first.Signatures != nil && !slices.EqualFunc(first.Signatures, second.Signatures, bytes.Equal) {
+			t.Error("asked twice at once, the mint signed two things")
+		}
+		ann.finish(to, second.Signatures)
+	}
+	if at < 10 {
+		t.Errorf("the other came at %d instants", at-2)
+	}
 	h.check()
 }
 
