@@ -38,7 +38,7 @@ func (t *Till) CloseTab(owner api.Fingerprint, id api.TabID) (api.Signed, error)
 	tb.state = next
 	for _, p := range back {
 		p.Is = returned
-		b.put(numbered(paymentsOf(id), p.N), p)
+		b.put(numbered(paymentsOf(id), p.N), p.booking)
 	}
 	tb.settle()
 	b.put(stateKey(id), tb.state)

@@ -146,7 +146,7 @@ func (t *Till) begin(p *payment) (ok bool, err error) {
 		return false, nil
 	}
 	if !p.Tried {
-		next := *p
+		next := p.booking
 		next.Tried = true
 		b := t.store.begin()
 		b.put(numbered(paymentsOf(p.Tab), p.N), &next)
@@ -185,14 +185,14 @@ func (t *Till) checkReceipt(ctx context.Context, p *payment, r mint.Receipt) err
 }
 
 // settleWith writes down what became of a payment, once.
-func (t *Till) settleWith(p *payment, change func(next *payment, s *state) []api.Event) error {
+func (t *Till) settleWith(p *payment, change func(next *booking, s *state) []api.Event) error {
 	tb := t.tabOf(p)
 	tb.mu.Lock()
 	defer tb.mu.Unlock()
 	if p.Is != booked {
 		return nil
 	}
-	next, s := *p, tb.state
+	next, s := p.booking, tb.state
 	told := change(&next, &s)
 	state, payments := tb.state, tb.payments
 	p.Is, tb.state = next.Is, s
@@ -227,7 +227,7 @@ func (t *Till) announce(tb *tab, list ...api.Event) error {
 }
 
 func (t *Till) deposited(p *payment, r *mint.Receipt, now time.Time) error {
-	return t.settleWith(p, func(next *payment, s *state) []api.Event {
+	return t.settleWith(p, func(next *booking, s *state) []api.Event {
 		next.Is, next.Receipt = deposited, r
 		if next.First {
 			s.Doubt = false
@@ -240,7 +240,7 @@ func (t *Till) deposited(p *payment, r *mint.Receipt, now time.Time) error {
 // ahead may be taken back until it is due, by swapping it: that is no cheating.
 func (t *Till) spentBefore(p *payment, e *mint.Evidence, now time.Time) error {
 	_, swapped := e.Contract.(ticket.SwapContract)
-	return t.settleWith(p, func(next *payment, s *state) []api.Event {
+	return t.settleWith(p, func(next *booking, s *state) []api.Event {
 		next.Evidence = e.Append(nil)
 		if next.Why = "the ticket was spent before"; next.Ahead && swapped {
 			next.Is = cancelled
@@ -252,7 +252,7 @@ func (t *Till) spentBefore(p *payment, e *mint.Evidence, now time.Time) error {
 }
 
 func (t *Till) worthless(p *payment, why string, now time.Time) error {
-	return t.settleWith(p, func(next *payment, s *state) []api.Event {
+	return t.settleWith(p, func(next *booking, s *state) []api.Event {
 		next.Is, next.Why = refused, why
 		return []api.Event{{Time: now, What: api.TicketRefused, Reason: why}}
 	})

@@ -34,7 +34,7 @@ func (t *Till) Pay(ctx context.Context, owner api.Fingerprint, id api.TabID, r a
 	if err != nil {
 		return api.Signed{}, err
 	}
-	p := &payment{Tab: id, Pay: r, Is: booked}
+	p := &payment{booking: booking{Tab: id, Pay: r, Is: booked}}
 	if err := p.parse(t.center); err != nil {
 		return api.Signed{}, cloudpal.E(op, cloudpal.Invalid, err)
 	}
@@ -208,7 +208,7 @@ func (t *Till) write(tb *tab, p *payment, now time.Time) error {
 	}
 	p.when = p.Due
 	b := t.store.begin()
-	b.put(numbered(paymentsOf(p.Tab), p.N), p)
+	b.put(numbered(paymentsOf(p.Tab), p.N), p.booking)
 	b.put(placeKey(p.spend.Serial()), place{p.Tab, p.N})
 	next := tb.state
 	if !p.Ahead {

@@ -88,6 +88,16 @@ const (
 
 // A payment is one ticket.
 type payment struct {
+	booking
+
+	contract ticket.PayContract
+	spend    ticket.Spend
+	when     int64 // when it is taken to its mint: Due, and later where that failed; guarded by Till.mu
+	tries    int
+}
+
+// A booking is what is written down of a payment. Its tab's mu guards it.
+type booking struct {
 	N        uint64         `json:"n"`
 	Tab      api.TabID      `json:"tab"`
 	Issuer   string         `json:"issuer"`
@@ -102,11 +112,6 @@ type payment struct {
 	Receipt  *mint.Receipt  `json:"receipt,omitempty"`
 	Evidence []byte         `json:"evidence,omitempty"` // mint.Evidence that it was spent before
 	Why      string         `json:"why,omitempty"`      // it was refused
-
-	contract ticket.PayContract
-	spend    ticket.Spend
-	when     int64 // when it is taken to its mint: Due, and later where that failed; guarded by Till.mu
-	tries    int
 }
 
 // parse fills in what follows from Pay.
