@@ -1,6 +1,8 @@
 package till
 
 import (
+	"errors"
+	"sync"
 	"testing"
 	"time"
 
@@ -66,4 +68,29 @@ func TestAStartReadsWhatIsOpen(t *testing.T) {
 	if v := s.look(stays); v.Paid != 3*64 {
 		t.Errorf("paid after a start it is %+v", v)
 	}
+}
+
+// A tab can be asked for while what its pal uses is counted.
+func TestAskedForWhileItIsCounted(t *testing.T) {
+	t.Parallel()
+	b := newBank(t)
+	s, p := newShop(t, b), bank.NewPayer(t, b.Bank)
+	s.tab(p)
+	s.pay(p, p.Pays(s.Offer(), p.Buy(ticket.Paid, 64, 82), time.Time{}))
+	var all sync.WaitGroup
+	all.Go(func() {
+		for i := range 100 {
+			if _, _, err := s.Count(p.Account, p.Request.WireGuard, Use{Awake: time.Duration(i) * time.Second}); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	for range 100 {
+		_, err := s.Meter(p.Account, p.Request.ID)
+		_, again := s.OpenTab(p.Account, p.Request)
+		if list := s.Tabs(p.Account); err != nil || again != nil || len(list) != 1 {
+			t.Errorf("there are %d tabs (%v)", len(list), errors.Join(err, again))
+		}
+	}
+	all.Wait()
 }

@@ -15,6 +15,9 @@ import (
 
 // A tab is one pal's account.
 type tab struct {
+	owner   api.Fingerprint // this and request are state's too, and never change
+	request api.TabRequest
+
 	mu sync.Mutex
 	state
 	payments []*payment // those from state.First on, by their numbers
@@ -304,14 +307,14 @@ func (t *Till) OpenTab(owner api.Fingerprint, r api.TabRequest) (api.Tab, error)
 	tb, ok := t.tabs[r.ID]
 	mine := 0
 	for _, other := range t.tabs {
-		if other.Owner == owner {
+		if other.owner == owner {
 			mine++
 		}
 	}
 	switch {
 	case ok:
 		t.mu.Unlock()
-		if tb.Owner != owner || !slices.Equal(tb.Request.WireGuard, r.WireGuard) || !slices.Equal(tb.Request.Nonce, r.Nonce) {
+		if tb.owner != owner || !slices.Equal(tb.request.WireGuard, r.WireGuard) || !slices.Equal(tb.request.Nonce, r.Nonce) {
 			return api.Tab{}, cloudpal.E(op, cloudpal.Exist, errors.New("a tab with that id is there, for something else"))
 		}
 		return t.view(tb), nil
@@ -327,7 +330,9 @@ func (t *Till) OpenTab(owner api.Fingerprint, r api.TabRequest) (api.Tab, error)
 	return t.view(tb), nil
 }
 
-func newTab(s state) *tab { return &tab{state: s, next: 1, changed: make(chan struct{})} }
+func newTab(s state) *tab {
+	return &tab{owner: s.Owner, request: s.Request, state: s, next: 1, changed: make(chan struct{})}
+}
 
 // dropUnpaidLocked forgets the oldest tabs that nobody paid when there are too many:
 // who opens one again has it again.
@@ -351,15 +356,15 @@ type palKey struct {
 	wireGuard [32]byte
 }
 
-func (s *state) pal() palKey { return palKey{s.Owner, [32]byte(s.Request.WireGuard)} }
+func (t *tab) pal() palKey { return palKey{t.owner, [32]byte(t.request.WireGuard)} }
 
 func (t *Till) keepLocked(tb *tab) {
-	t.tabs[tb.Request.ID] = tb
+	t.tabs[tb.request.ID] = tb
 	t.pals[tb.pal()] = append(t.pals[tb.pal()], tb)
 }
 
 func (t *Till) forgetLocked(tb *tab) {
-	delete(t.tabs, tb.Request.ID)
+	delete(t.tabs, tb.request.ID)
 	t.pals[tb.pal()] = slices.DeleteFunc(t.pals[tb.pal()], func(other *tab) bool { return other == tb })
 	if len(t.pals[tb.pal()]) == 0 {
 		delete(t.pals, tb.pal())
@@ -371,7 +376,7 @@ func (t *Till) find(owner api.Fingerprint, id api.TabID) (*tab, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	tb := t.tabs[id]
-	if tb == nil || tb.Owner != owner {
+	if tb == nil || tb.owner != owner {
 		return nil, cloudpal.E("find a tab", cloudpal.NotExist, nil)
 	}
 	return tb, nil
@@ -390,7 +395,7 @@ func (t *Till) Tab(owner api.Fingerprint, id api.TabID) (api.Tab, error) {
 func (t *Till) Tabs(owner api.Fingerprint) []api.Tab {
 	list := []api.Tab{}
 	for _, tb := range t.all() {
-		if tb.Owner == owner {
+		if tb.owner == owner {
 			list = append(list, t.view(tb))
 		}
 	}
