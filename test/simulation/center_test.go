@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net/http"
 	"sync"
 	"time"
@@ -27,6 +28,8 @@ import (
 type center struct {
 	mortal
 	folder
+	net   *network
+	way   *rand.Rand // luck on the way to the mint
 	name  string
 	key   ed25519.PrivateKey
 	slice ticket.Denomination
@@ -54,7 +57,7 @@ func (m mortalMint) Deposit(ctx context.Context, c ticket.PayContract, s ticket.
 }
 
 func (c *center) open() error {
-	asked := mintapi.Over("https://"+issuer, line{network: c.net, from: ofCenters}).As(c.key, c.now)
+	asked := mintapi.Over("https://"+issuer, line{network: c.net, from: ofCenters, luck: c.way}).As(c.key, c.now)
 	t, err := till.Open(till.Config{
 		Dir: c.dir, Key: c.key, Issuers: []till.Issuer{{Trust: c.trust, Mint: mortalMint{asked, &c.mortal}}},
 		Terms: till.Terms{Tariff: api.Tariff{Core: 64}, Slice: c.slice}, Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Now: c.now,
@@ -153,8 +156,14 @@ const (
 	choresEvery  = 6 * time.Hour
 )
 
+// starts lets the center live for as long as people do.
+func (c *center) starts(w *world) {
+	k := w.clock.actor()
+	k.start(0, func() { c.live(k, func() bool { return w.left.Load() == 0 }) })
+}
+
 // live is the center's part in time, until it is told to stop.
-func (c *center) live(k *clock, over func() bool) {
+func (c *center) live(k *actor, over func() bool) {
 	ctx := context.Background()
 	next := k.Now()
 	for !over() {

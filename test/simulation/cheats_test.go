@@ -82,7 +82,7 @@ func (p *person) restores() error {
 // has bought.
 func quiet(t *testing.T) (*world, *person) {
 	t.Parallel()
-	w := newWorld(t, t.TempDir(), setting{seed: seed(t), people: 3, policy: wallet.Now})
+	w := newWorld(t, home(t), setting{seed: seed(t), people: 3, policy: wallet.Now})
 	p := w.person(0, false)
 	p.mortal, p.voucher = false, w.codes[0]
 	w.people = append(w.people, p)
@@ -96,7 +96,7 @@ func quiet(t *testing.T) (*world, *person) {
 func (p *person) pays4(t *testing.T) (*stay, []message) {
 	t.Helper()
 	p.must(p.buys())
-	p.bought++
+	p.bought.Add(1)
 	s, err := p.comes(p.centers[1])
 	p.must(err)
 	var sent []message
@@ -407,7 +407,7 @@ func TestMintSignsWithASecondKey(t *testing.T) {
 	}
 	w.net.changes = nil
 	w.must(p.buys())
-	w.bought++
+	w.bought.Add(1)
 	w.holds()
 }
 
@@ -451,7 +451,7 @@ func TestMintTags(t *testing.T) {
 	mustBe(t, "a log that one friend saw", buy(), cloudpal.Denied)
 	w.net.changes = nil
 	w.must(p.buys())
-	w.bought++
+	w.bought.Add(1)
 	// Witnesses that are the mint's, all of them, still leave a proof with who has seen
 	// the log before. The wallet looks at it anew within three days.
 	w.clock.sleepAll(73 * time.Hour)
@@ -483,7 +483,7 @@ func TestMintRefusesAndLies(t *testing.T) {
 	w, p := quiet(t)
 	ctx := t.Context()
 	w.must(p.buys())
-	w.bought++
+	w.bought.Add(1)
 	s, err := p.comes(w.centers[1])
 	w.must(err)
 	w.must(p.pays(s, 0))

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/debug"
 	"testing"
 	"time"
 
@@ -35,6 +36,7 @@ func TestMain(m *testing.M) {
 		fmt.Println("done")
 		select {} // until it is killed
 	}
+	debug.SetGCPercent(200) // of a thousand wallets, most of what is in memory stays
 	os.Exit(m.Run())
 }
 
@@ -110,15 +112,15 @@ func openKilled(tb testing.TB, dir string) *world {
 
 // goesOn lets everybody do the next things, whatever was done before.
 func (w *world) goesOn() {
-	w.left = len(w.people)
+	w.left.Store(int64(len(w.people)))
 	for _, p := range w.people {
-		w.clock.start(0, func() {
+		p.clock.start(0, func() {
 			w.must(p.goesOn())
-			w.left--
+			w.left.Add(-1)
 		})
 	}
 	for _, c := range w.centers {
-		w.clock.start(0, func() { c.live(w.clock, func() bool { return w.left == 0 }) })
+		c.starts(w)
 	}
 	w.clock.run()
 }
@@ -181,21 +183,21 @@ func TestSigkill(t *testing.T) {
 	}
 	w = openKilled(t, dir)
 	w.net.faults = faults{}
-	w.left = len(w.people)
+	w.left.Store(int64(len(w.people)))
 	for _, p := range w.people {
-		w.clock.start(0, func() {
+		p.clock.start(0, func() {
 			w.must(p.goesOn())
 			for _, s := range p.stays {
 				w.must(p.leaves(s))
 			}
-			w.left--
+			w.left.Add(-1)
 		})
 	}
 	for _, c := range w.centers {
-		w.clock.start(0, func() { c.live(w.clock, func() bool { return w.left == 0 }) })
+		c.starts(w)
 	}
 	w.clock.run()
-	w.bought = killedPeople
+	w.bought.Store(killedPeople)
 	w.settles()
 	w.holds()
 	t.Logf("%d of %d processes were killed before they were done", early, kills)

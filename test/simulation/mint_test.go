@@ -12,6 +12,7 @@ import (
 	"io"
 	"log/slog"
 	"math/big"
+	"math/rand/v2"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -127,9 +128,10 @@ var signable = []ticket.Denomination{1, 4, 16}
 
 // keys returns the keys of an epoch, and fills the press.
 func (p press) keys(e ticket.Epoch, signers []*signer.Signer) (keys []*ticket.Key) {
+	others := unsignable()
 	for _, c := range ticket.Classes {
 		for i, d := range ticket.Denominations {
-			public := unsignable(fmt.Sprint(c, d, e))
+			public := others[len(keys)]
 			if c == ticket.Paid && i < len(signable) {
 				public = signers[i].Public()
 			}
@@ -146,33 +148,37 @@ func (p press) keys(e ticket.Epoch, signers []*signer.Signer) (keys []*ticket.Ke
 	return keys
 }
 
-// unsignable returns a public key whose private one nobody has. No small prime divides
-// it, so that messages can be blinded under it.
-func unsignable(seed string) *rsa.PublicKey {
+// unsignable returns public keys whose private ones nobody keeps, always the same. Six
+// primes make fifteen of them in no time. They are primes, since a number that had a
+// small factor would now and then have it in common with a message, which could not be
+// blinded then.
+var unsignable = sync.OnceValue(func() (keys []*rsa.PublicKey) {
+	var primes []*big.Int
+	for n := range 6 {
+		p := primeOf(fmt.Sprint("prime ", n))
+		for _, q := range primes {
+			keys = append(keys, &rsa.PublicKey{N: new(big.Int).Mul(p, q), E: 65537})
+		}
+		primes = append(primes, p)
+	}
+	return keys
+})
+
+// primeOf returns a prime of half a key's size that follows from a name.
+func primeOf(name string) *big.Int {
 	var b []byte
-	for i := 0; len(b) < ticket.BlindSize; i++ {
-		h := sha256.Sum256(fmt.Appendf(nil, "%s %d", seed, i))
+	for i := 0; len(b) < ticket.BlindSize/2; i++ {
+		h := sha256.Sum256(fmt.Appendf(nil, "%s %d", name, i))
 		b = append(b, h[:]...)
 	}
-	b[0] |= 0x80
+	b[0] |= 0xc0 // so that two make a whole key
 	b[len(b)-1] |= 1
-	n := new(big.Int).SetBytes(b)
-	for new(big.Int).GCD(nil, nil, n, smallPrimes()).Cmp(big.NewInt(1)) != 0 {
-		n.Add(n, big.NewInt(2))
+	p := new(big.Int).SetBytes(b)
+	for !p.ProbablyPrime(1) {
+		p.Add(p, big.NewInt(2))
 	}
-	return &rsa.PublicKey{N: n, E: 65537}
+	return p
 }
-
-// smallPrimes is the product of the primes of 16 bits.
-var smallPrimes = sync.OnceValue(func() *big.Int {
-	product := big.NewInt(1)
-	for i := int64(2); i < 1<<16; i++ {
-		if n := big.NewInt(i); n.ProbablyPrime(0) {
-			product.Mul(product, n)
-		}
-	}
-	return product
-})
 
 // Sign implements mint.Signer.
 func (p press) Sign(_ context.Context, id ticket.KeyID, blinded [][]byte) (signed [][]byte, err error) {
@@ -180,14 +186,14 @@ func (p press) Sign(_ context.Context, id ticket.KeyID, blinded [][]byte) (signe
 	if !ok {
 		return nil, cloudpal.E("sign", cloudpal.NotExist, nil)
 	}
-	for _, b := range blinded {
-		one, err := s.Sign(b)
-		if err != nil {
-			return nil, err
-		}
-		signed = append(signed, one)
+	signed = make([][]byte, len(blinded))
+	errs := make([]error, len(blinded))
+	var all sync.WaitGroup
+	for i, b := range blinded {
+		all.Go(func() { signed[i], errs[i] = s.Sign(b) })
 	}
-	return signed, nil
+	all.Wait()
+	return signed, errors.Join(errs...)
 }
 
 // A keylog is the mint's log of keys, which two witnesses cosign.
@@ -245,19 +251,22 @@ func (l *keylog) Epoch(_ context.Context, e ticket.Epoch) (*manifest.Manifest, [
 
 // A mortal is a process that can die, at those instants at which it is asked.
 type mortal struct {
-	net  *network
 	odds float64
 	dead atomic.Bool
 	died atomic.Int64
+
+	fate sync.Mutex // of luck
+	luck *rand.Rand
 }
 
 var errDead = cloudpal.E("", cloudpal.Missing, errors.New("the process is dead"))
 
 // lives is an error at once, or from now on, where the process is dead.
 func (m *mortal) lives() error {
-	if !m.dead.Load() && m.net.draw(m.odds) {
-		m.dead.Store(true)
-		m.died.Add(1)
+	m.fate.Lock()
+	defer m.fate.Unlock()
+	if !m.dead.Load() && m.odds > 0 && m.luck.Float64() < m.odds {
+		m.kill()
 	}
 	if m.dead.Load() {
 		return errDead

@@ -38,17 +38,17 @@ type faults struct {
 
 // A network carries messages, and takes no care.
 type network struct {
-	mu      sync.Mutex
-	random  *rand.Rand
 	faults  faults
 	parties map[string]party
-	late    []message
 
 	// sees is told of each message that was answered, as whoever answered it would
-	// write it down; changes is a liar's, who may answer something else.
+	// write it down, also of several at once; changes is a liar's, who may answer
+	// something else.
 	sees    func(message, *answer)
 	changes func(message, *answer) *answer
 
+	mu                                 sync.Mutex // of what follows, and of lines' luck
+	late                               []message
 	sent, lost, twice, delayed, deaths int
 	differs                            []string // what was answered two ways
 }
@@ -61,23 +61,25 @@ var errLost = errors.New("nothing came back")
 // A killed is what a process is ended with that dies while it asks.
 type killed struct{}
 
-func (n *network) draw(p float64) bool {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return p > 0 && n.random.Float64() < p
-}
-
 func (n *network) count(what *int) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	*what++
 }
 
-// A line is how one process reaches others.
+// A line is how one process reaches others. What happens on it is its own luck,
+// whatever happens on others at the same time.
 type line struct {
 	*network
 	from   string
 	mortal bool // its process can die
+	luck   *rand.Rand
+}
+
+func (l line) draw(p float64) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return p > 0 && l.luck.Float64() < p
 }
 
 // RoundTrip implements http.RoundTripper.
@@ -90,7 +92,7 @@ func (l line) RoundTrip(r *http.Request) (*http.Response, error) {
 			return nil, err
 		}
 	}
-	a := l.send(m, l.mortal)
+	a := l.send(m)
 	if a == nil {
 		return nil, errLost
 	}
@@ -104,41 +106,41 @@ func (l line) RoundTrip(r *http.Request) (*http.Response, error) {
 func (line) CloseIdleConnections() {}
 
 // send delivers a message, or not, once or more.
-func (n *network) send(m message, mortal bool) *answer {
-	n.count(&n.sent)
+func (l line) send(m message) *answer {
+	l.count(&l.sent)
 	if m.from != ofCenters { // whose work is under way: it cannot be asked meanwhile
-		n.overtaken()
+		l.overtaken()
 	}
-	if mortal && n.draw(n.faults.mortal/2) {
-		n.count(&n.deaths)
+	if l.mortal && l.draw(l.faults.mortal/2) {
+		l.count(&l.deaths)
 		panic(killed{})
 	}
 	switch {
-	case n.draw(n.faults.lost / 2):
-		n.count(&n.lost)
+	case l.draw(l.faults.lost / 2):
+		l.count(&l.lost)
 		return nil
-	case n.draw(n.faults.late):
-		n.mu.Lock()
-		n.delayed++
-		n.late = append(n.late, m)
-		n.mu.Unlock()
+	case l.draw(l.faults.late):
+		l.mu.Lock()
+		l.delayed++
+		l.late = append(l.late, m)
+		l.mu.Unlock()
 		return nil
 	}
-	a := n.deliver(m)
-	if a != nil && n.draw(n.faults.twice) {
-		n.count(&n.twice)
-		if b := n.deliver(m); b != nil && a.status == http.StatusOK && b.status == http.StatusOK && always(m) && !bytes.Equal(a.body, b.body) {
-			n.mu.Lock()
-			n.differs = append(n.differs, m.method+" "+m.path)
-			n.mu.Unlock()
+	a := l.deliver(m)
+	if a != nil && l.draw(l.faults.twice) {
+		l.count(&l.twice)
+		if b := l.deliver(m); b != nil && a.status == http.StatusOK && b.status == http.StatusOK && always(m) && !bytes.Equal(a.body, b.body) {
+			l.mu.Lock()
+			l.differs = append(l.differs, m.method+" "+m.path)
+			l.mu.Unlock()
 		}
 	}
-	if mortal && n.draw(n.faults.mortal/2) {
-		n.count(&n.deaths)
+	if l.mortal && l.draw(l.faults.mortal/2) {
+		l.count(&l.deaths)
 		panic(killed{})
 	}
-	if a != nil && n.draw(n.faults.lost/2) {
-		n.count(&n.lost)
+	if a != nil && l.draw(l.faults.lost/2) {
+		l.count(&l.lost)
 		return nil
 	}
 	return a
@@ -154,19 +156,19 @@ func always(m message) bool {
 }
 
 // overtaken delivers some of the messages that were late.
-func (n *network) overtaken() {
-	for n.draw(0.3) {
-		n.mu.Lock()
-		if len(n.late) == 0 {
-			n.mu.Unlock()
+func (l line) overtaken() {
+	for l.draw(0.3) {
+		l.mu.Lock()
+		if len(l.late) == 0 {
+			l.mu.Unlock()
 			return
 		}
-		i := n.random.IntN(len(n.late))
-		m := n.late[i]
-		n.late[i] = n.late[len(n.late)-1]
-		n.late = n.late[:len(n.late)-1]
-		n.mu.Unlock()
-		n.deliver(m)
+		i := l.luck.IntN(len(l.late))
+		m := l.late[i]
+		l.late[i] = l.late[len(l.late)-1]
+		l.late = l.late[:len(l.late)-1]
+		l.mu.Unlock()
+		l.deliver(m)
 	}
 }
 
@@ -180,9 +182,7 @@ func (n *network) deliver(m message) *answer {
 		return nil
 	}
 	if n.sees != nil {
-		n.mu.Lock()
 		n.sees(m, a)
-		n.mu.Unlock()
 	}
 	if n.changes != nil {
 		a = n.changes(m, a)

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -34,11 +36,13 @@ type world struct {
 	people  []*person
 	codes   []string
 
+	left     atomic.Int64 // people who are not done
+	bought   atomic.Int64 // packs
+	payments atomic.Int64
+
+	mu       sync.Mutex // of what was seen
 	seen     sightings
 	firsts   []truth
-	left     int // people who are not done
-	bought   int // packs
-	payments int
 	proven   int // second spendings that the mint's evidence proves
 	unproven []string
 }
@@ -62,25 +66,22 @@ type setting struct {
 
 func newWorld(tb testing.TB, dir string, s setting) *world {
 	w := &world{TB: tb, home: dir, seed: s.seed, clock: newClock(start), policy: s.policy}
-	w.net = &network{random: rand.New(rand.NewPCG(s.seed, 0)), faults: s.faults, parties: map[string]party{}, sees: w.sees}
+	w.seen = sightings{issues: map[string]issued{}, paid: map[api.TabID][]paid{}}
+	w.net = &network{faults: s.faults, parties: map[string]party{}, sees: w.sees}
 	press := press{}
 	log, trust := newKeylog(w.clock.Now, press.keys(ticket.EpochAt(start), made()))
 	w.trust = trust
-	w.mint = &theMint{mortal: mortal{net: w.net}, folder: newFolder(dir + "/mint"), now: w.clock.Now, press: press, log: log}
+	w.mint = &theMint{mortal: mortal{odds: s.dies, luck: w.luck(ofMint)}, folder: newFolder(dir + "/mint"), now: w.clock.Now, press: press, log: log}
 	w.must(w.mint.open())
 	w.net.parties[issuer] = w.mint
 	for i, slice := range []ticket.Denomination{1, 4, 4} {
 		c := &center{
-			mortal: mortal{net: w.net}, folder: newFolder(fmt.Sprintf("%s/center-%d", dir, i)), name: fmt.Sprintf("center-%d.example", i),
-			key: keyOf(fmt.Sprint("center ", i)), slice: slice, trust: trust, now: w.clock.Now,
+			mortal: mortal{odds: s.dies, luck: w.luck(ofCenter + uint64(2*i))}, folder: newFolder(fmt.Sprintf("%s/center-%d", dir, i)),
+			net: w.net, way: w.luck(ofCenter + uint64(2*i+1)), name: fmt.Sprintf("center-%d.example", i), key: keyOf(fmt.Sprint("center ", i)), slice: slice, trust: trust, now: w.clock.Now,
 		}
 		w.must(c.open())
 		w.net.parties[c.name] = c
 		w.centers = append(w.centers, c)
-	}
-	w.mint.odds = s.dies
-	for _, c := range w.centers {
-		c.odds = s.dies
 	}
 	if s.people == 0 {
 		return w
@@ -92,6 +93,16 @@ func newWorld(tb testing.TB, dir string, s setting) *world {
 	}
 	return w
 }
+
+// luck is what happens to one of many: its draws are the same whatever others do.
+func (w *world) luck(whose uint64) *rand.Rand { return rand.New(rand.NewPCG(w.seed, whose)) }
+
+// Who has luck of its own, besides people. Those and centers have two, one after another.
+const (
+	ofArrivals = 1<<40 + iota
+	ofMint
+	ofCenter
+)
 
 // close ends all processes.
 func (w *world) close() {
@@ -109,27 +120,28 @@ func (w *world) close() {
 // runs lets people live, who come one after another within a time, and centers work
 // for them; it returns when all is settled. One of so many cheats.
 func (w *world) runs(n int, within time.Duration, cheats int, life func(*person) error) {
-	random := rand.New(rand.NewPCG(w.seed, 1<<40))
-	w.left = n
+	random := w.luck(ofArrivals)
+	w.left.Store(int64(n))
 	for i := range n {
 		p := w.person(i, cheats > 0 && i%cheats == cheats-1)
 		p.voucher = w.codes[i]
 		w.people = append(w.people, p)
-		w.clock.start(time.Duration(random.Int64N(int64(within))), func() {
+		p.clock.start(time.Duration(random.Int64N(int64(within))), func() {
 			if err := life(p); err != nil {
 				w.Errorf("%s cannot go on (seed %d): %v", p.name, w.seed, err)
 			}
-			w.left--
+			w.left.Add(-1)
 		})
 	}
 	for _, c := range w.centers {
-		w.clock.start(0, func() { c.live(w.clock, func() bool { return w.left == 0 }) })
+		c.starts(w)
 	}
 	// The mint looks at its log anew by the machine's time: it is ended each day by
 	// somebody, so that it does so by this one's.
-	w.clock.start(0, func() {
-		for w.left > 0 {
-			w.clock.sleep(24 * time.Hour)
+	daily := w.clock.actor()
+	daily.start(0, func() {
+		for w.left.Load() > 0 {
+			daily.sleep(24 * time.Hour)
 			w.mint.kill()
 		}
 	})
@@ -156,7 +168,7 @@ func (w *world) settles() {
 		}
 	}
 	for _, p := range w.people {
-		w.clock.start(0, func() {
+		p.clock.start(0, func() {
 			if p.cheats {
 				if err := p.restores(); err != nil {
 					w.Errorf("%s: %v", p.name, err)
@@ -173,12 +185,6 @@ func (w *world) settles() {
 		})
 	}
 	w.clock.run()
-}
-
-// sleepAll moves the time on when no actor is left.
-func (c *clock) sleepAll(d time.Duration) {
-	c.start(d, func() {})
-	c.run()
 }
 
 // Sightings are all that the mint and all centers could write down.
@@ -223,6 +229,8 @@ func (w *world) first(p *person, s *stay) {
 	if len(p.stays) > 1 {
 		return
 	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	for _, i := range w.seen.issues {
 		if i.who == p.address {
 			w.firsts = append(w.firsts, truth{p.address, s.tab.ID, i.at, w.seen.paid[s.tab.ID][0].at})
@@ -246,9 +254,8 @@ func (w *world) sees(m message, a *answer) {
 		if json.Unmarshal(m.body, &r) != nil {
 			return
 		}
-		if w.seen.issues == nil {
-			w.seen.issues = map[string]issued{}
-		}
+		w.mu.Lock()
+		defer w.mu.Unlock()
 		if _, again := w.seen.issues[r.Quote]; !again {
 			i := issued{at: now, who: m.from, keys: map[ticket.KeyID]int{}}
 			for _, o := range r.Outputs {
@@ -262,6 +269,8 @@ func (w *world) sees(m message, a *answer) {
 			return
 		}
 		if s, err := ticket.ParseSpend(r.Spend); err == nil {
+			w.mu.Lock()
+			defer w.mu.Unlock()
 			w.seen.deposits = append(w.seen.deposits, deposit{now, hex.EncodeToString(r.Center), s.Serial(), s.Token.Key})
 		}
 	case strings.HasSuffix(m.path, "/pay") && m.host != issuer:
@@ -271,9 +280,8 @@ func (w *world) sees(m message, a *answer) {
 			return
 		}
 		if s, err := ticket.ParseSpend(r.Spend); err == nil {
-			if w.seen.paid == nil {
-				w.seen.paid = map[api.TabID][]paid{}
-			}
+			w.mu.Lock()
+			defer w.mu.Unlock()
 			w.seen.paid[id] = append(w.seen.paid[id], paid{now, m.host, s.Serial(), s.Token.Key})
 		}
 	}
@@ -289,6 +297,8 @@ func (w *world) checkSpent(m message, a *answer) {
 	if err == nil {
 		err = w.proves(m, e)
 	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	if err != nil {
 		w.unproven = append(w.unproven, fmt.Sprintf("%s: %v", m.path, err))
 		return
@@ -379,8 +389,8 @@ func (w *world) holds() {
 		}
 	}
 	worth := int64(ticket.Sum(pack))
-	if sold != -worth*int64(w.bought) || held != 0 || broken != 0 {
-		w.Errorf("%d packs were bought, and the mint sold %d; it holds %d and wrote off %d", w.bought, sold, held, broken)
+	if sold != -worth*w.bought.Load() || held != 0 || broken != 0 {
+		w.Errorf("%d packs were bought, and the mint sold %d; it holds %d and wrote off %d", w.bought.Load(), sold, held, broken)
 	}
 	var have, owed int64
 	for _, p := range w.people {
@@ -413,13 +423,14 @@ func (w *world) holds() {
 		w.Errorf("the mint said of tickets that they were spent, and its proofs are none: %v", w.unproven)
 	}
 	w.Logf("seed %d: %d packs of %d units sold; people have %d, centers are owed %d; %d payments; %d second spendings refused with proof",
-		w.seed, w.bought, worth, have, owed, w.payments, w.proven)
+		w.seed, w.bought.Load(), worth, have, owed, w.payments.Load(), w.proven)
 	w.Logf("of %d messages %d were lost, %d came twice and %d late; killed: people %d, the mint %d, centers %d %d %d times",
 		w.net.sent, w.net.lost, w.net.twice, w.net.delayed, w.net.deaths, w.mint.died.Load(),
 		w.centers[0].died.Load(), w.centers[1].died.Load(), w.centers[2].died.Load())
 }
 
-// used is what the center's last record says of a stay.
+// used is what the center's last record says of a stay. No pal naps here when its money
+// ends: what it used without, nobody pays.
 func (w *world) used(s *stay) ticket.Units {
 	m, err := s.at.till.Meter(s.at.account, s.tab.ID)
 	w.must(err)
@@ -428,7 +439,9 @@ func (w *world) used(s *stay) ticket.Units {
 	}
 	r, err := ticket.ParseRecord(m.Record)
 	w.must(err)
-	return r.Used
+	tab, err := s.at.till.Tab(s.at.account, s.tab.ID)
+	w.must(err)
+	return min(r.Used, tab.Paid)
 }
 
 // owed checks that a center has been credited what it took, and returns what it is
