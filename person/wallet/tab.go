@@ -205,9 +205,9 @@ func (w *Wallet) checkClosed(ctx context.Context, s *state, t *tab, closed cente
 		got += r.Units
 	}
 	var paid []ticket.Units
-	for _, p := range s.payments {
+	for n, p := range s.payments {
 		serial := p.Coin.serial()
-		back := slices.ContainsFunc(closed.Returned, func(r []byte) bool { return slices.Equal(r, serial[:]) })
+		back := s.reclaims(n) || slices.ContainsFunc(closed.Returned, func(r []byte) bool { return slices.Equal(r, serial[:]) })
 		if p.Tab == closed.Tab && p.Taken != nil && !back && !p.Ended {
 			paid = append(paid, ticket.Units(p.Coin.Denomination))
 		}
@@ -224,6 +224,17 @@ func (w *Wallet) checkClosed(ctx context.Context, s *state, t *tab, closed cente
 		return &Short{Got: got, Want: all - used}, meter, nil
 	}
 	return nil, meter, nil
+}
+
+// reclaims reports whether a payment is being taken back: it is not known yet whether the
+// center has it.
+func (s *state) reclaims(n uint64) bool {
+	for _, sw := range s.swaps {
+		if sw.Pay == n {
+			return true
+		}
+	}
+	return false
 }
 
 func (s *state) paymentOf(id center.TabID, serial []byte) (uint64, *payment) {

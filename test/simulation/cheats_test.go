@@ -572,3 +572,31 @@ func TestCenterClaimsAllAtTheEnd(t *testing.T) {
 		t.Errorf("of 8 units 2 were used, and the dispute brings %d of the last ticket, want 3", got)
 	}
 }
+
+// Whose tab is closed while a payment is taken back, with the answer lost, takes no
+// center for a cheat that has learned of it.
+func TestClosesWhileCancelling(t *testing.T) {
+	w, p := quiet(t)
+	s, _ := p.pays4(t)
+	w.must(p.pays(s, 2*time.Hour))
+	b, err := p.wallet.Balance()
+	w.must(err)
+	n := b.Payments[len(b.Payments)-1].N
+	w.net.changes = func(m message, a *answer) *answer {
+		if m.path == "/v1/swap" {
+			return nil
+		}
+		return a
+	}
+	if err := p.wallet.Cancel(t.Context(), n); err == nil {
+		t.Fatal("it is taken back, and nobody has heard of it")
+	}
+	w.later(3 * time.Hour) // the mint tells the center
+	_, err = p.wallet.CloseTab(t.Context(), s.at, s.tab.ID)
+	w.must(err)
+	w.net.changes = nil
+	w.must(p.leaves(s))
+	w.later(0)
+	w.must(p.wallet.Resume(t.Context()))
+	w.holds()
+}
