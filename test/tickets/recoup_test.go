@@ -83,9 +83,7 @@ func (p *purse) secrets(k *ticket.Key, n int) (secrets []ticket.Secret, outputs 
 		p.n++
 		s, err := ticket.Derive(p.seed, "test", issuer, k, p.n)
 		p.must(err)
-		o, err := s.Output()
-		p.must(err)
-		secrets, outputs = append(secrets, s), append(outputs, o)
+		secrets, outputs = append(secrets, s), append(outputs, s.Output())
 	}
 	return secrets, outputs
 }
