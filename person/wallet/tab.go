@@ -204,15 +204,21 @@ func (w *Wallet) checkClosed(ctx context.Context, s *state, t *tab, closed cente
 		}
 		got += r.Units
 	}
-	var paid []ticket.Units
+	// What is being taken back the center may have had before, and what it did not say
+	// that it has taken as well. It may claim that to be used, and does not owe it.
+	var paid, most []ticket.Units
 	for n, p := range s.payments {
 		serial := p.Coin.serial()
-		back := s.reclaims(n) || slices.ContainsFunc(closed.Returned, func(r []byte) bool { return slices.Equal(r, serial[:]) })
-		if p.Tab == closed.Tab && p.Taken != nil && !back && !p.Ended {
+		back := slices.ContainsFunc(closed.Returned, func(r []byte) bool { return slices.Equal(r, serial[:]) })
+		if p.Tab != closed.Tab || p.Ended || back {
+			continue
+		}
+		most = append(most, ticket.Units(p.Coin.Denomination))
+		if p.Taken != nil && !s.reclaims(n) {
 			paid = append(paid, ticket.Units(p.Coin.Denomination))
 		}
 	}
-	used, meter, err := t.claimed(closed, slices.Sorted(slices.Values(paid)))
+	used, meter, err := t.claimed(closed, slices.Sorted(slices.Values(most)))
 	if err != nil {
 		return nil, meter, err
 	}

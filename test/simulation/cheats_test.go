@@ -600,3 +600,33 @@ func TestClosesWhileCancelling(t *testing.T) {
 	w.must(p.wallet.Resume(t.Context()))
 	w.holds()
 }
+
+// Nor does one who could not ask the mint, and whose center has that payment by then.
+func TestClosesWhileCancellingTooLate(t *testing.T) {
+	w, p := quiet(t)
+	w.must(p.buys())
+	p.bought.Add(1)
+	s, err := p.comes(p.centers[0]) // of whose tickets, of one unit, nothing ever comes back
+	w.must(err)
+	for range 6 {
+		w.must(p.pays(s, 0))
+	}
+	w.must(p.pays(s, 2*time.Hour))
+	b, err := p.wallet.Balance()
+	w.must(err)
+	delete(w.net.parties, issuer)
+	if err := p.wallet.Cancel(t.Context(), b.Payments[len(b.Payments)-1].N); err == nil {
+		t.Fatal("it is taken back without the mint")
+	}
+	w.net.parties[issuer] = w.mint
+	w.later(3 * time.Hour) // the center takes it to the mint
+	_, err = p.wallet.CloseTab(t.Context(), s.at, s.tab.ID)
+	var short *wallet.Short
+	if errors.As(err, &short) {
+		t.Errorf("the center is accused: %v", err)
+	}
+	w.must(p.leaves(s))
+	w.later(0)
+	w.must(p.wallet.Resume(t.Context()))
+	w.holds()
+}
