@@ -94,7 +94,8 @@ func (s State) Ask(through api.Dialer) (*api.Client, error) {
 	return api.Dial(s.Center.Address, s.account(), through)
 }
 
-// self is this device, as the list has it.
+// self is this device, as the list has it. Where it was revoked the error is
+// cloudpal.Denied, and there is a list all the same.
 func (s State) self() (key identity.DeviceKey, list *identity.List, self identity.Device, err error) {
 	if err = key.UnmarshalBinary(s.Device); err != nil {
 		return key, nil, self, err

@@ -83,7 +83,7 @@ func parseState(data []byte) (s State, err error) {
 	if len(s.Account) != 32 || len(s.Wallet) != 0 && len(s.Wallet) != 32 || s.Center.Address.Host == "" || !s.Confirm.valid() {
 		return State{}, errors.New("it is not complete")
 	}
-	if _, _, _, err := s.self(); err != nil && !errors.Is(err, cloudpal.Denied) {
+	if _, list, _, err := s.self(); list == nil {
 		return State{}, err
 	}
 	if _, err := s.secrets(); err != nil {
