@@ -196,25 +196,26 @@ func (w *Wallet) checkClosed(ctx context.Context, s *state, t *tab, closed cente
 	var got ticket.Units
 	for _, r := range closed.Refunds {
 		_, p := s.paymentOf(closed.Tab, r.Serial)
-		if p == nil {
-			continue // it is no loss of ours
+		if p == nil || p.Ended {
+			continue // it is no loss of ours, or back already
 		}
 		if err := w.verifiedRefund(ctx, p, t.Center, r); err != nil {
 			return nil, closed.Meter, err
 		}
 		got += r.Units
 	}
-	// What is being taken back the center may have had before, and what it did not say
-	// that it has taken as well. It may claim that to be used, and does not owe it.
+	// What is being taken back the center may have had before; of what is back already
+	// the mint may not have told it yet; and what it did not say that it has, it may have
+	// taken. It may claim that to be used, and does not owe it.
 	var paid, most []ticket.Units
 	for n, p := range s.payments {
 		serial := p.Coin.serial()
 		back := slices.ContainsFunc(closed.Returned, func(r []byte) bool { return slices.Equal(r, serial[:]) })
-		if p.Tab != closed.Tab || p.Ended || back {
+		if p.Tab != closed.Tab || back {
 			continue
 		}
 		most = append(most, ticket.Units(p.Coin.Denomination))
-		if p.Taken != nil && !s.reclaims(n) {
+		if p.Taken != nil && !p.Ended && !s.reclaims(n) {
 			paid = append(paid, ticket.Units(p.Coin.Denomination))
 		}
 	}

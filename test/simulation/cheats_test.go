@@ -630,3 +630,32 @@ func TestClosesWhileCancellingTooLate(t *testing.T) {
 	w.must(p.wallet.Resume(t.Context()))
 	w.holds()
 }
+
+// Nor does one who has a payment back, of which the mint could not tell the center.
+func TestClosesWithWhatIsBack(t *testing.T) {
+	w, p := quiet(t)
+	w.must(p.buys())
+	p.bought.Add(1)
+	s, err := p.comes(p.centers[0])
+	w.must(err)
+	for range 6 {
+		w.must(p.pays(s, 0))
+	}
+	w.later(time.Hour)
+	w.must(p.pays(s, 2*time.Hour))
+	b, err := p.wallet.Balance()
+	w.must(err)
+	w.must(p.wallet.Cancel(t.Context(), b.Payments[len(b.Payments)-1].N))
+	delete(w.net.parties, issuer)
+	w.later(3 * time.Hour) // the center asks, and hears nothing
+	_, err = p.wallet.CloseTab(t.Context(), s.at, s.tab.ID)
+	var short *wallet.Short
+	if errors.As(err, &short) {
+		t.Errorf("the center is accused: %v", err)
+	}
+	w.net.parties[issuer] = w.mint
+	w.must(p.leaves(s))
+	w.later(0)
+	w.must(p.wallet.Resume(t.Context()))
+	w.holds()
+}
