@@ -442,19 +442,21 @@ func TestPeerThatDoesNotRead(t *testing.T) {
 	id := w.DiscoveryKey()
 	conn := quiet.b.Conn()
 	h := handshake{true, capability(conn.HandshakeHash(), conn.Initiator(), w.Key())}
-	stuck := make(chan struct{})
-	t.Cleanup(func() { close(stuck) })
+	stuck, reading := make(chan struct{}), make(chan struct{})
 	ch, err := quiet.b.Open(protomux.ChannelOptions{
 		Protocol: Protocol, ID: id[:], Handshake: h.append(nil),
 		OnMessage: func(typ uint64, _ []byte) error {
 			if typ == typeData {
+				close(reading)
 				<-stuck
+				return errors.New("done")
 			}
-			return errors.New("done")
+			return nil
 		},
 	})
 	must(t, err)
 	quiet.run(t)
+	t.Cleanup(func() { close(stuck) }) // before what runs is waited for
 	must(t, ch.Send(typeSync, syncState{uploading: true, downloading: true}.append(nil)))
 	var before, after runtime.MemStats
 	runtime.GC()
@@ -465,6 +467,7 @@ func TestPeerThatDoesNotRead(t *testing.T) {
 			break
 		}
 	}
+	<-reading
 	time.Sleep(200 * time.Millisecond) // until all that it would send is sent
 	runtime.GC()
 	runtime.ReadMemStats(&after)
