@@ -117,8 +117,8 @@ func (w *Wallet) step(ctx context.Context, n uint64, p *purchase) (more bool, er
 		return true, w.choose(ctx, n, p)
 	case p.Outputs != nil:
 		return false, w.issue(ctx, n, p)
-	case q.State == mint.Unpaid && p.Voucher != "":
-		return true, w.payVoucher(ctx, n, p)
+	case p.Voucher != "" && (q.State == mint.Unpaid || q.State == mint.Expired):
+		return true, w.payVoucher(ctx, n, p) // too late, the mint says that the voucher is still good
 	}
 	return w.poll(ctx, n, p)
 }

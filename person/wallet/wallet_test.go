@@ -114,6 +114,27 @@ func TestPaidElsewhere(t *testing.T) {
 	}
 }
 
+// A wallet that was away until its quote had ended is told so: the voucher is good for
+// another.
+func TestVoucherOfAnExpiredQuote(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	ann := h.wallet("ann")
+	order := Order{Pack: "day", Method: "code", Voucher: h.code()}
+	h.lose(func(path string, before bool) bool { return !before && path == "/v1/quotes" })
+	_, err := ann.Buy(t.Context(), order)
+	mustBe(t, cloudpal.Other, err)
+	h.lose(func(string, bool) bool { return false })
+	h.set(h.Now().Add(48 * time.Hour))
+	mustBe(t, cloudpal.Exhausted, ann.Resume(t.Context()))
+	if b, _ := ann.Balance(); len(b.Purchases) != 0 {
+		t.Errorf("a purchase is open of which nothing can come: %+v", b.Purchases)
+	}
+	if p, err := ann.Buy(t.Context(), order); err != nil || !p.Done {
+		t.Errorf("the purchase is %+v, %v", p, err)
+	}
+}
+
 func TestSendAndTakeBack(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t)
