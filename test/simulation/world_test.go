@@ -16,6 +16,7 @@ import (
 	"github.com/tradle/cloudpal"
 	"github.com/tradle/cloudpal/center/api"
 	mintapi "github.com/tradle/cloudpal/mint/api"
+	"github.com/tradle/cloudpal/mint/books"
 	"github.com/tradle/cloudpal/mint/payment"
 	"github.com/tradle/cloudpal/person/wallet"
 	"github.com/tradle/cloudpal/ticket"
@@ -392,6 +393,14 @@ func (w *world) holds() {
 	if sold != -worth*w.bought.Load() || held != 0 || broken != 0 {
 		w.Errorf("%d packs were bought, and the mint sold %d; it holds %d and wrote off %d", w.bought.Load(), sold, held, broken)
 	}
+	took := map[ticket.Serial]books.Deposit{}
+	for _, c := range w.centers {
+		list, err := w.mint.books.Deposits(context.Background(), ticket.CenterID(publicOf(c.key)), 0, 1<<30)
+		w.must(err)
+		for _, d := range list {
+			took[d.Serial] = d
+		}
+	}
 	var have, owed int64
 	for _, p := range w.people {
 		has := int64(w.has(p))
@@ -401,7 +410,7 @@ func (w *world) holds() {
 		}
 		var used int64
 		for _, s := range p.stays {
-			used += int64(w.used(s))
+			used += int64(w.used(s, took))
 		}
 		if has+used != worth {
 			w.Errorf("%s bought %d, used %d and has %d", p.name, worth, used, has)
@@ -429,19 +438,41 @@ func (w *world) holds() {
 		w.centers[0].died.Load(), w.centers[1].died.Load(), w.centers[2].died.Load())
 }
 
-// used is what the center's last record says of a stay. No pal naps here when its money
-// ends: what it used without, nobody pays.
-func (w *world) used(s *stay) ticket.Units {
+// used is what the mint says that the center keeps of what was paid on a stay's tab. It
+// is what the center's last record says, less what that counts of payments which the
+// center had and never took, as of one that was taken back without its knowing. No pal
+// naps here when its money ends: what it used without, nobody pays.
+func (w *world) used(s *stay, took map[ticket.Serial]books.Deposit) ticket.Units {
 	m, err := s.at.till.Meter(s.at.account, s.tab.ID)
 	w.must(err)
-	if len(m.Record) == 0 {
-		return 0
+	var record, paid ticket.Units
+	if len(m.Record) > 0 {
+		r, err := ticket.ParseRecord(m.Record)
+		w.must(err)
+		tab, err := s.at.till.Tab(s.at.account, s.tab.ID)
+		w.must(err)
+		record, paid = min(r.Used, tab.Paid), tab.Paid
 	}
-	r, err := ticket.ParseRecord(m.Record)
-	w.must(err)
-	tab, err := s.at.till.Tab(s.at.account, s.tab.ID)
-	w.must(err)
-	return min(r.Used, tab.Paid)
+	var kept, deposited, missing ticket.Units
+	seen := map[ticket.Serial]bool{}
+	for _, p := range w.seen.paid[s.tab.ID] {
+		if seen[p.serial] {
+			continue
+		}
+		seen[p.serial] = true
+		if d, ok := took[p.serial]; ok {
+			kept, deposited = kept+ticket.Units(d.Amount)-d.Refunded, deposited+ticket.Units(d.Amount)
+		} else {
+			missing += ticket.Units(s.at.slice)
+		}
+	}
+	if deposited != paid {
+		return record // processes that are gone have seen the others
+	}
+	if kept > record || record > kept+missing {
+		w.Errorf("%s keeps %d units of a tab, and its last record says %d; it did not take %d", s.at.name, kept, record, missing)
+	}
+	return kept
 }
 
 // owed checks that a center has been credited what it took, and returns what it is
