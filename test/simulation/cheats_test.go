@@ -526,10 +526,7 @@ func TestMintRefusesAndLies(t *testing.T) {
 	}
 	// A wallet keeps a ticket that it cannot swap.
 	before := w.has(p)
-	w.must(p.pays(s, 2*time.Hour))
-	b, err := p.wallet.Balance()
-	w.must(err)
-	n := b.Payments[len(b.Payments)-1].N
+	n := p.paysLater(s)
 	for _, e := range []mintapi.Evidence{{}, lie} {
 		says("/v1/swap", e)
 		if err := p.wallet.Cancel(ctx, n); err == nil {
@@ -541,10 +538,7 @@ func TestMintRefusesAndLies(t *testing.T) {
 	if after := w.has(p); after != before {
 		t.Errorf("the wallet has %d, and had %d", after, before)
 	}
-	w.must(p.leaves(s))
-	w.later(0)
-	w.must(p.wallet.Resume(ctx))
-	w.holds()
+	p.hasAll(t, s)
 }
 
 // A center that signs a last record of its own, of more than a slice above what the
@@ -578,10 +572,7 @@ func TestCenterClaimsAllAtTheEnd(t *testing.T) {
 func TestClosesWhileCancelling(t *testing.T) {
 	w, p := quiet(t)
 	s, _ := p.pays4(t)
-	w.must(p.pays(s, 2*time.Hour))
-	b, err := p.wallet.Balance()
-	w.must(err)
-	n := b.Payments[len(b.Payments)-1].N
+	n := p.paysLater(s)
 	w.net.changes = func(m message, a *answer) *answer {
 		if m.path == "/v1/swap" {
 			return nil
@@ -592,70 +583,74 @@ func TestClosesWhileCancelling(t *testing.T) {
 		t.Fatal("it is taken back, and nobody has heard of it")
 	}
 	w.later(3 * time.Hour) // the mint tells the center
-	_, err = p.wallet.CloseTab(t.Context(), s.at, s.tab.ID)
-	w.must(err)
+	p.accusesNobody(t, s)
 	w.net.changes = nil
-	w.must(p.leaves(s))
-	w.later(0)
-	w.must(p.wallet.Resume(t.Context()))
-	w.holds()
+	p.hasAll(t, s)
 }
 
 // Nor does one who could not ask the mint, and whose center has that payment by then.
 func TestClosesWhileCancellingTooLate(t *testing.T) {
 	w, p := quiet(t)
-	w.must(p.buys())
-	p.bought.Add(1)
-	s, err := p.comes(p.centers[0]) // of whose tickets, of one unit, nothing ever comes back
-	w.must(err)
-	for range 6 {
-		w.must(p.pays(s, 0))
-	}
-	w.must(p.pays(s, 2*time.Hour))
-	b, err := p.wallet.Balance()
-	w.must(err)
+	s := p.pays1()
+	n := p.paysLater(s)
 	delete(w.net.parties, issuer)
-	if err := p.wallet.Cancel(t.Context(), b.Payments[len(b.Payments)-1].N); err == nil {
+	if err := p.wallet.Cancel(t.Context(), n); err == nil {
 		t.Fatal("it is taken back without the mint")
 	}
 	w.net.parties[issuer] = w.mint
 	w.later(3 * time.Hour) // the center takes it to the mint
-	_, err = p.wallet.CloseTab(t.Context(), s.at, s.tab.ID)
-	var short *wallet.Short
-	if errors.As(err, &short) {
-		t.Errorf("the center is accused: %v", err)
-	}
-	w.must(p.leaves(s))
-	w.later(0)
-	w.must(p.wallet.Resume(t.Context()))
-	w.holds()
+	p.accusesNobody(t, s)
+	p.hasAll(t, s)
 }
 
 // Nor does one who has a payment back, of which the mint could not tell the center.
 func TestClosesWithWhatIsBack(t *testing.T) {
 	w, p := quiet(t)
-	w.must(p.buys())
-	p.bought.Add(1)
-	s, err := p.comes(p.centers[0])
-	w.must(err)
-	for range 6 {
-		w.must(p.pays(s, 0))
-	}
+	s := p.pays1()
 	w.later(time.Hour)
-	w.must(p.pays(s, 2*time.Hour))
-	b, err := p.wallet.Balance()
-	w.must(err)
-	w.must(p.wallet.Cancel(t.Context(), b.Payments[len(b.Payments)-1].N))
+	w.must(p.wallet.Cancel(t.Context(), p.paysLater(s)))
 	delete(w.net.parties, issuer)
 	w.later(3 * time.Hour) // the center asks, and hears nothing
-	_, err = p.wallet.CloseTab(t.Context(), s.at, s.tab.ID)
+	p.accusesNobody(t, s)
+	w.net.parties[issuer] = w.mint
+	p.hasAll(t, s)
+}
+
+// pays1 pays six times at a center of whose tickets, of one unit, nothing comes back.
+func (p *person) pays1() *stay {
+	p.must(p.buys())
+	p.bought.Add(1)
+	s, err := p.comes(p.centers[0])
+	p.must(err)
+	for range 6 {
+		p.must(p.pays(s, 0))
+	}
+	return s
+}
+
+// paysLater pays what is due in two hours, and returns the payment's number.
+func (p *person) paysLater(s *stay) uint64 {
+	p.must(p.pays(s, 2*time.Hour))
+	b, err := p.wallet.Balance()
+	p.must(err)
+	return b.Payments[len(b.Payments)-1].N
+}
+
+// accusesNobody closes a tab, as far as that goes.
+func (p *person) accusesNobody(t *testing.T, s *stay) {
+	t.Helper()
+	_, err := p.wallet.CloseTab(t.Context(), s.at, s.tab.ID)
 	var short *wallet.Short
 	if errors.As(err, &short) {
 		t.Errorf("the center is accused: %v", err)
 	}
-	w.net.parties[issuer] = w.mint
-	w.must(p.leaves(s))
-	w.later(0)
-	w.must(p.wallet.Resume(t.Context()))
-	w.holds()
+}
+
+// hasAll leaves, and checks that all units are somewhere.
+func (p *person) hasAll(t *testing.T, s *stay) {
+	t.Helper()
+	p.must(p.leaves(s))
+	p.later(0)
+	p.must(p.wallet.Resume(t.Context()))
+	p.holds()
 }
