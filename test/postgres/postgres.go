@@ -142,7 +142,9 @@ const startTime = time.Minute
 // Start starts the server, which must not run, and returns when it answers.
 func (s *Server) Start() {
 	s.t.Helper()
-	s.cmd = s.command("postgres", "-D", s.data(), "-k", s.dir, "-c", "listen_addresses=", "-c", "jit=off", "-c", "shared_buffers=32MB")
+	// What its processes share is in its folder: in /dev/shm it would outlive a kill.
+	s.cmd = s.command("postgres", "-D", s.data(), "-k", s.dir, "-c", "listen_addresses=", "-c", "jit=off", "-c", "shared_buffers=32MB",
+		"-c", "dynamic_shared_memory_type=mmap")
 	said, err := s.cmd.StderrPipe()
 	if err != nil {
 		s.t.Fatal(err)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -29,6 +30,9 @@ func TestKilledAndStarted(t *testing.T) {
 		if got, err := s.ask(url, "show "+setting); err != nil || got != "on" {
 			t.Errorf("%s is %s, %v, want on", setting, got, err)
 		}
+	}
+	if shared, err := os.ReadDir(filepath.Join(s.data(), "pg_dynshmem")); err != nil || len(shared) == 0 {
+		t.Errorf("what its processes share is not in its folder: %v", err)
 	}
 	if got, err := s.ask(url, "create table t (n int); insert into t values (7)"); err != nil {
 		t.Fatal(got, err)
