@@ -1,6 +1,7 @@
 package wallet
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"maps"
@@ -23,9 +24,6 @@ func (w *Wallet) Resume(ctx context.Context) error {
 		return err
 	}
 	var steps []func() error
-	for _, serial := range s.recoverable(w.clock.Now()) {
-		steps = append(steps, func() error { return w.renew(ctx, serial) })
-	}
 	for _, n := range slices.Sorted(maps.Keys(s.swaps)) {
 		steps = append(steps, func() error { return w.runSwap(ctx, n) })
 	}
@@ -48,7 +46,22 @@ func (w *Wallet) Resume(ctx context.Context) error {
 			steps = append(steps, func() error { _, err := w.collect(ctx, id); return err })
 		}
 	}
-	return w.each(ctx, steps)
+	first := w.each(ctx, steps)
+	// What these brought may be of such a key, too.
+	if s, err = w.look(); err != nil {
+		return errors.Join(first, err)
+	}
+	lost := s.recoverable(w.clock.Now())
+	if len(lost) > 0 && len(steps) > 0 {
+		if err := w.pause(ctx); err != nil {
+			return errors.Join(first, err)
+		}
+	}
+	steps = nil
+	for _, serial := range lost {
+		steps = append(steps, func() error { return w.renew(ctx, serial) })
+	}
+	return cmp.Or(first, w.each(ctx, steps))
 }
 
 // each takes steps apart in time.

@@ -176,6 +176,24 @@ func (d deaf) Recoup(ctx context.Context, inputs []ticket.Spend, seeds [][]byte,
 	return nil, cloudpal.Missing
 }
 
+func (d deaf) Swap(ctx context.Context, inputs []ticket.Spend, outputs []ticket.Output) ([][]byte, error) {
+	if _, err := d.Client.Swap(ctx, inputs, outputs); err != nil {
+		return nil, err
+	}
+	return nil, cloudpal.Missing
+}
+
+// hearsNothing is the person's wallet, which hears nothing of what the mint changes.
+func (p *person) hearsNothing() *wallet.Wallet {
+	p.Helper()
+	config := p.config
+	config.Connect = func() (wallet.Mint, error) { return deaf{p.client()}, nil }
+	w, err := wallet.Open(config)
+	p.must(err)
+	p.Cleanup(func() { w.Close() })
+	return w
+}
+
 // A wallet has tickets of a key that was revoked changed by itself, and pays with what they
 // became; those that wait at a center come back.
 func TestWalletRecoups(t *testing.T) {
@@ -198,12 +216,7 @@ func TestWalletRecoups(t *testing.T) {
 		t.Errorf("with a key revoked the balance is %+v", b)
 	}
 	// The first time, the answers get lost.
-	config := p.config
-	config.Connect = func() (wallet.Mint, error) { return deaf{w.client()}, nil }
-	lost, err := wallet.Open(config)
-	w.must(err)
-	defer lost.Close()
-	if err := lost.Resume(t.Context()); !errors.Is(err, cloudpal.Missing) {
+	if err := p.hearsNothing().Resume(t.Context()); !errors.Is(err, cloudpal.Missing) {
 		t.Errorf("without an answer: %v", err)
 	}
 	if b, err = p.Balance(); err != nil || b.Revoked != 0 || b.Moving != 2*64 {
@@ -265,6 +278,35 @@ func TestRevokedKeyOfChangeAndRestore(t *testing.T) {
 	w.must(again.Resume(t.Context()))
 	if b, err := again.Balance(); err != nil || b.Paid != 3*64-1 || b.Revoked != 0 {
 		t.Errorf("restored, the balance is %+v (%v)", b, err)
+	}
+}
+
+// What a wallet swapped for, and did not hear of before the key of that was revoked, the
+// mint still tells, and changes.
+func TestRevokedKeyOfALostAnswer(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c, p := w.centerWith(till.Terms{Tariff: api.Tariff{Core: 16}, Slice: 16}), w.person()
+	p.buys()
+	desk := counter{c, p.account}
+	if _, err := p.hearsNothing().Fund(t.Context(), p.stay(desk), 0); !errors.Is(err, cloudpal.Missing) {
+		t.Fatalf("change for a slice, without an answer: %v", err)
+	}
+	if b, err := p.Balance(); err != nil || b.Moving != 64 {
+		t.Fatalf("without an answer the balance is %+v (%v)", b, err)
+	}
+	w.revokes(w.key(ticket.Paid, 16))
+	_, err := p.Receipt(t.Context(), ticket.EpochAt(w.Now()))
+	w.must(err)
+	w.must(p.Resume(t.Context()))
+	b, err := p.Balance()
+	if err != nil || b.Paid != 3*64 || b.Revoked+b.Moving != 0 {
+		t.Errorf("the balance is %+v (%v)", b, err)
+	}
+	for _, h := range b.Holdings {
+		if h.Denomination == 16 {
+			t.Errorf("it holds %+v, whose key is revoked", h)
+		}
 	}
 }
 
