@@ -1,6 +1,7 @@
 package network_test
 
 import (
+	"flag"
 	"fmt"
 	"os/exec"
 	"strings"
@@ -9,7 +10,14 @@ import (
 	"github.com/tradle/cloudpal/test/world"
 )
 
-func TestMain(m *testing.M) { world.Main(m) }
+func TestMain(m *testing.M) {
+	// Most of these wait for minutes to go by, and leave the processors to the one that
+	// does not: two of them at a time beside it.
+	if err := flag.Set("test.parallel", "3"); err != nil {
+		panic(err)
+	}
+	world.Main(m)
+}
 
 // The world that the other tests stand on is itself tried: places reach each
 // other by IPv4 and IPv6, also after a move and a cut.
