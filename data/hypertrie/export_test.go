@@ -1,5 +1,7 @@
 package hypertrie
 
+import "strings"
+
 // Colliding makes a trie whose hash of a part is its last letter's, or one of
 // four at least.
 func Colliding(t *Trie) *Trie {
@@ -14,10 +16,11 @@ func Colliding(t *Trie) *Trie {
 	return t
 }
 
-// DecodeNode decodes and encodes a block.
+// DecodeNode decodes and encodes a block. It returns nil for an emptied trie, and for a
+// key that none here writes: it keeps a slash at its start, and loses that the next time.
 func DecodeNode(raw []byte, seq uint64) ([]byte, error) {
 	n, err := decodeNode(raw, seq, hash)
-	if err != nil || n == nil {
+	if err != nil || n == nil || strings.HasPrefix(n.key, "/") {
 		return nil, err
 	}
 	return n.encode(), nil

@@ -16,10 +16,10 @@
 //
 // # Keys
 //
-// A key is a path of parts with slashes between them, in UTF-8. One slash at
-// its start and one at its end make no difference. A prefix is a whole number
-// of parts: "peo" is none of "people/ann". The empty key cannot be set, since
-// the original takes its block for an emptied trie.
+// A key is a path of parts with slashes between them, in UTF-8. Slashes at its
+// start and its end make no difference. A prefix is a whole number of parts:
+// "peo" is none of "people/ann". The empty key cannot be set, since the original
+// takes its block for an emptied trie.
 //
 // A trie has a second, hidden set of keys, which no list of the first one
 // shows: see Hidden. An Entry also has flags, whose meaning is the user's.
@@ -39,10 +39,11 @@
 // here, and the blocks written here are those that it would write, to the
 // byte, which the tests compare over thousands of random operations; but where
 // hashes collide, its order of those that do depends on what it read first.
-// Three things differ, where the original loses data: it cannot delete a key
+// Four things differ, where the original loses data: it cannot delete a key
 // whose hash collides with another's; after a batch that deletes the last key
-// and goes on, its readers fail; and it writes keys with a slash at the end as
-// such, where they hide the key without.
+// and goes on, its readers fail; it writes keys with a slash at the end as
+// such, where they hide the key without; and of several slashes at the start it
+// writes all but one, and loses another at each reading.
 //
 // Not here: the extension by which readers ask a peer to look keys up for them,
 // and the replication protocol of hypercore 9, which hypertrie came with; who
@@ -253,7 +254,7 @@ func (t *Trie) Close() {
 
 // normal returns a key as it is written, or cloudpal.Invalid.
 func normal(key string) (string, error) {
-	key = strings.TrimSuffix(strings.TrimPrefix(key, "/"), "/")
+	key = strings.Trim(key, "/")
 	var trouble string
 	switch {
 	case key == "":
