@@ -137,13 +137,26 @@ func (f *forwarder) askOne(ctx context.Context, s *server, m *dns.Msg) *dns.Msg 
 }
 
 // clean leaves of an answer what is for clients: no glue, and no records that
-// have no data, which package dns reads as updates have them and writes as
-// nobody can read them.
+// have no data, or too little, which package dns reads as updates have them and
+// writes as nobody can read them.
 func clean(m *dns.Msg) {
-	odd := func(rr dns.RR) bool { return rr.Header().Class != dns.ClassINET || rr.Header().Rdlength == 0 }
+	odd := func(rr dns.RR) bool {
+		return rr.Header().Class != dns.ClassINET || rr.Header().Rdlength == 0 || !legible(rr)
+	}
 	m.Answer = slices.DeleteFunc(m.Answer, odd)
 	m.Ns = slices.DeleteFunc(m.Ns, odd)
 	m.Extra = nil
+}
+
+// legible reports whether a record can be read as it is written. Of one that ends
+// too soon, what is missing is empty, and an empty name is written as nothing.
+func legible(rr dns.RR) bool {
+	b := make([]byte, dns.Len(rr)+1)
+	n, err := dns.PackRR(rr, b, 0, nil, false)
+	if err == nil {
+		_, _, err = dns.UnpackRR(b[:n], 0)
+	}
+	return err == nil
 }
 
 // useful tells an answer from a server's own trouble.
