@@ -467,7 +467,11 @@ func TestPeerThatDoesNotRead(t *testing.T) {
 			break
 		}
 	}
-	<-reading
+	select {
+	case <-reading:
+	case <-time.After(30 * time.Second):
+		t.Fatal("it is sent nothing")
+	}
 	time.Sleep(200 * time.Millisecond) // until all that it would send is sent
 	runtime.GC()
 	runtime.ReadMemStats(&after)

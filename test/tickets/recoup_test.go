@@ -237,6 +237,24 @@ func TestWalletRecoups(t *testing.T) {
 	}
 }
 
+// recoups has the wallet hear that the key for a denomination was revoked. It must then
+// have as many units as before, and none in such tickets.
+func (p *person) recoups(d ticket.Denomination, units ticket.Units) {
+	p.Helper()
+	_, err := p.Receipt(p.Context(), ticket.EpochAt(p.Now())) // looks at the log again
+	p.must(err)
+	p.must(p.Resume(p.Context()))
+	b, err := p.Balance()
+	if err != nil || b.Paid != units || b.Revoked+b.Moving != 0 {
+		p.Errorf("the balance is %+v (%v)", b, err)
+	}
+	for _, h := range b.Holdings {
+		if h.Denomination == d {
+			p.Errorf("it holds %+v, whose key is revoked", h)
+		}
+	}
+}
+
 // What was fixed before a key was revoked is signed with it all the same, and changed
 // then: change of a payment, and what is restored from the phrase.
 func TestRevokedKeyOfChangeAndRestore(t *testing.T) {
@@ -254,18 +272,7 @@ func TestRevokedKeyOfChangeAndRestore(t *testing.T) {
 	if back, err := p.Leave(t.Context(), p.stay(desk)); err != nil || back != 2*64-1 {
 		t.Errorf("%d came back (%v)", back, err)
 	}
-	_, err = p.Receipt(t.Context(), ticket.EpochAt(w.Now()))
-	w.must(err)
-	w.must(p.Resume(t.Context()))
-	b, err := p.Balance()
-	if err != nil || b.Paid != 3*64-1 || b.Revoked != 0 {
-		t.Errorf("the balance is %+v (%v)", b, err)
-	}
-	for _, h := range b.Holdings {
-		if h.Denomination == 16 {
-			t.Errorf("it holds %+v, whose key is revoked", h)
-		}
-	}
+	p.recoups(16, 3*64-1)
 
 	w.revokes(w.key(ticket.Paid, 64))
 	config := p.config
@@ -296,18 +303,7 @@ func TestRevokedKeyOfALostAnswer(t *testing.T) {
 		t.Fatalf("without an answer the balance is %+v (%v)", b, err)
 	}
 	w.revokes(w.key(ticket.Paid, 16))
-	_, err := p.Receipt(t.Context(), ticket.EpochAt(w.Now()))
-	w.must(err)
-	w.must(p.Resume(t.Context()))
-	b, err := p.Balance()
-	if err != nil || b.Paid != 3*64 || b.Revoked+b.Moving != 0 {
-		t.Errorf("the balance is %+v (%v)", b, err)
-	}
-	for _, h := range b.Holdings {
-		if h.Denomination == 16 {
-			t.Errorf("it holds %+v, whose key is revoked", h)
-		}
-	}
+	p.recoups(16, 3*64)
 }
 
 // A wallet that has not heard of a revocation hears of it when a center refuses a ticket:
