@@ -12,11 +12,13 @@ import (
 // Sizes, as they were found best by measuring: with less cache than this the
 // buffers, which count as part of it, leave none, and reads take twice as long.
 const (
-	defaultCache  = 32 << 20
+	defaultCache  = 64 << 20
 	defaultBuffer = 4 << 20
 
-	// placesShare is which part of the cache is for where blocks are.
-	placesShare = 4
+	// placesEighths is how many eighths of the cache are for where blocks are: ten
+	// million blocks have 35 MB of that. Each that is not there is looked for in the
+	// database, which takes four times as long as to read the block.
+	placesEighths = 5
 
 	// separate is how large a block must be to stay in the log. Smaller ones, as
 	// the nodes of bees are, are sooner found in a table, many of which are in
@@ -40,11 +42,12 @@ func (s *Store) options(o Options) *pebble.Options {
 		o.Buffer = defaultBuffer
 	}
 	s.large = int(o.Buffer) / 2
-	s.places.limit = int(o.Cache / placesShare)
+	places := o.Cache / 8 * placesEighths
+	s.places.limit = int(places)
 	p := &pebble.Options{
 		FS:                          diskFS{o.FS, s},
 		ReadOnly:                    o.ReadOnly,
-		CacheSize:                   o.Cache - o.Cache/placesShare,
+		CacheSize:                   o.Cache - places,
 		MemTableSize:                o.Buffer,
 		MemTableStopWritesThreshold: 1000, // flow does it
 		L0StopWritesThreshold:       1000, // likewise

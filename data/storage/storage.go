@@ -68,7 +68,7 @@ type Options struct {
 
 	// Cache is how many bytes of the database are kept in memory, buffers of
 	// recent changes included, beside what the operating system caches. 0
-	// means 32 MiB; memory is used as it is needed.
+	// means 64 MiB; memory is used as it is needed.
 	Cache int64
 
 	// Buffer is how many bytes of recent changes are held in memory before
